@@ -1,0 +1,70 @@
+# Everything runs in .venv, which each target fills with what it needs and no more:
+# `demo` and `bench` take the run-time dependencies, the rest adds the developer tools.
+# To start afresh: rm -rf .venv
+
+PYTHON ?= python3
+JOBS   ?= 2
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+RUNTIME := $(VENV)/.installed-runtime
+DEV     := $(VENV)/.installed-dev
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
+
+# Compiling all that is installed would take half of the installation; each program compiles
+# the small part it imports, and keeps it.
+export PYTHONDONTWRITEBYTECODE :=
+
+# One thread per test process: the processes already use the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+# Check every jaxtyping annotation (shapes and types) of the package at run time.
+TYPED  := --jaxtyping-packages=flattest,beartype.beartype
+# Bad input has to meet flattest's own sentences, not the type checker's.
+UNTYPED_TESTS := tests/test_bad_input.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint bench clean
+
+help:
+	@echo "make demo    the main job on synthetic and on real data: tables and figures"
+	@echo "make test    lint, types, tests, doctests"
+	@echo "make slow    the tests marked slow"
+	@echo "make lint    ruff and mypy only"
+	@echo "make bench   the benchmarks, on all cores"
+	@echo "make clean   remove caches and build products (keeps .venv)"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing flattest into $(VENV) (about a minute) ..."
+	@$(INSTALL) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing flattest and its developer tools into $(VENV) (about a minute) ..."
+	@$(INSTALL) -e '.[dev]'
+	@touch $(RUNTIME) $@
+
+demo: $(RUNTIME)
+	$(BIN)/flattest demo
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(PYTEST) $(TYPED) --ignore=$(UNTYPED_TESTS) --doctest-modules src tests
+	$(PYTEST) $(UNTYPED_TESTS)
+
+slow: $(DEV)
+	$(PYTEST) $(TYPED) --ignore=$(UNTYPED_TESTS) -m slow tests
+
+bench: $(RUNTIME)
+	@set -e; for script in $(sort $(wildcard benchmarks/bench_*.py)); do \
+		echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
