@@ -1,0 +1,13 @@
+"""Settings for property-based tests: reproducible, and no deadline on a shared machine."""
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "flattest",
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("thorough", parent=settings.get_profile("flattest"), max_examples=2000)
+settings.load_profile("flattest")
