@@ -55,7 +55,7 @@ lint: $(DEV)
 	$(BIN)/mypy
 
 test: lint
-	$(PYTEST) $(TYPED) --ignore=$(UNTYPED_TESTS) --doctest-modules src tests
+	$(PYTEST) $(TYPED) --ignore=$(UNTYPED_TESTS) --doctest-modules --doctest-glob=README.md src tests README.md
 	$(PYTEST) $(UNTYPED_TESTS)
 
 slow: $(DEV)

@@ -25,6 +25,8 @@ LAYERS = [
     "flatness",
     "symmetry",
     "interpolators",
+    "regularisation_path",
+    "elimination",
     "regressor",
     "tables",
     "figures",

@@ -1,0 +1,217 @@
+"""Interpolators: ways to bring the training loss of a two-layer network to zero.
+
+Each way is one file with one function from a :class:`~flattest.interpolators.result.Problem` and
+its own keyword arguments to an :class:`~flattest.interpolators.result.Outcome`; `METHODS` lists
+them. To add one, write such a function and register it there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from flattest.activations import Homogeneous, activation as get_activation
+from flattest.flatness import measure
+from flattest.interpolators.flattest import flattest
+from flattest.interpolators.gradient_descent import gradient_descent
+from flattest.interpolators.penalised import penalised
+from flattest.interpolators.progress import progress
+from flattest.interpolators.result import Interpolation, Iterate, Outcome, Problem, Status
+from flattest.networks import TwoLayerNet
+from flattest.validation import (
+    check_positive_float,
+    check_positive_int,
+    check_random_state,
+    check_X,
+    check_y,
+)
+
+__all__ = ["METHODS", "Interpolation", "Iterate", "Status", "interpolate"]
+
+METHODS: dict[str, Callable[..., Outcome]] = {
+    "flattest": flattest,
+    "penalised": penalised,
+    "gradient_descent": gradient_descent,
+}
+_OBJECTIVES = ("trace", "reflected")
+
+
+def interpolate(
+    X: Any,
+    y: Any,
+    method: str = "flattest",
+    *,
+    width: int = 200,
+    activation: str | Homogeneous = "relu",
+    random_state: Any = None,
+    max_iter: int | None = None,
+    tol: float = 1e-10,
+    verbose: bool = False,
+    **options: Any,
+) -> Interpolation:
+    r"""Fit a two-layer network to zero training loss, by default the flattest one.
+
+    .. math::
+        \min_{a, W} \operatorname{tr} \nabla^2 L(a, W)
+        \quad \text{subject to} \quad f(x_i) = y_i, \; i = 1, \dots, n,
+
+    with ``L`` the mean squared error. It is not convex: what is found is a local solution, and
+    ``result.flatness.ratio`` certifies how far it can be from the global one at most.
+
+    Parameters
+    ----------
+    X : Tensor or array_like of shape (n, d)
+        The inputs. The computation runs in float64 on their device.
+    y : Tensor or array_like of shape (n,)
+        The targets.
+    method : {"flattest", "penalised", "gradient_descent"}
+        ``"flattest"``: the second-order method, through an ``n x n`` dual system, with exact
+        recovery where few neurons explain the data (``p = 1``); for large data it hands over to
+        ``"penalised"``, Adam on the loss plus a flatness penalty that goes to zero.
+        ``"gradient_descent"``: the baseline, Nesterov's method on the loss alone.
+    width : int
+        Number of neurons ``m``. For ``p = 1`` merged neurons may leave fewer.
+    activation : str or Homogeneous
+        The activation, or its name.
+    random_state : int, numpy.random.Generator or None
+        Seed of the initial network.
+    max_iter : int, optional
+        Bound on the iterations of each descent; by default one that suits the method.
+    tol : float
+        The network counts as an interpolator once its MSE is at most ``tol * mean(y**2)``.
+    verbose : bool
+        Show the progress, with an estimate of the time left.
+    **options
+        For ``"flattest"`` and ``"penalised"``: `objective`, ``"trace"`` (default) for the trace
+        itself or ``"reflected"`` for its average over ``X`` and ``-X``, which is smooth.
+        For ``"flattest"``: `trace_tol` (default 0.01). Of the interpolators of least reflected
+        flatness and of least trace it returns the first, unless the second is flatter by more
+        than this share; 0 asks for the least trace found, to the last digit.
+        For ``"gradient_descent"``: `init_scale` (default 0.1), the standard deviation of all
+        initial parameters; large values, about 1, give the lazy regime.
+
+    Returns
+    -------
+    Interpolation
+        The network with its flatness, status and history.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type, shape or value.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        If the result is not an interpolator, or the solver did not settle.
+
+    References
+    ----------
+    H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
+    with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+
+    Examples
+    --------
+    >>> import flattest as ft
+    >>> X, y, model = ft.make_multi_index(100, 5, ["relu", "-relu"], random_state=0)
+    >>> result = ft.interpolate(X, y, width=50, random_state=0)
+    >>> result.net.width, model.relative_error(result.net, random_state=1) < 1e-20
+    (2, True)
+    """
+    features = check_X(X)
+    targets = check_y(y, len(features), like=features)
+    _check_range(features, "X")
+    _check_range(targets, "y")
+    solve, settings = _check_method(method, options)
+    problem = Problem(
+        X=features.double(),
+        y=targets.double(),
+        width=check_positive_int(width, "width"),
+        activation=get_activation(activation),
+        rng=check_random_state(random_state),
+        max_iter=None if max_iter is None else check_positive_int(max_iter, "max_iter"),
+        tol=check_positive_float(tol, "tol"),
+        report=lambda entry, expected: None,
+    )
+    started = time.perf_counter()
+    with torch.no_grad(), progress(problem, method, verbose) as watched:
+        outcome = solve(watched, **settings) if _has_signal(watched) else _zero_network(watched)
+    seconds = time.perf_counter() - started
+    net = TwoLayerNet(
+        outcome.weights.to(features), outcome.coefficients.to(features), problem.activation
+    )
+    flatness = measure(net, features, targets)
+    if outcome.status is not Status.CONVERGED:
+        warnings.warn(f"{method}: {outcome.status.value}", ConvergenceWarning, stacklevel=2)
+    return Interpolation(
+        net=net,
+        flatness=flatness,
+        train_error=flatness.loss,
+        status=outcome.status,
+        history=outcome.history,
+        method=method,
+        seconds=seconds,
+        random_state=random_state,
+        notes=outcome.notes,
+    )
+
+
+def _check_method(
+    method: Any, options: dict[str, Any]
+) -> tuple[Callable[..., Outcome], dict[str, Any]]:
+    """Return the solver and its checked options."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    solve = METHODS[method]
+    known = [
+        parameter.name
+        for parameter in inspect.signature(solve).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"method {method!r} has no option {name!r}; its options are {', '.join(known)}."
+            )
+    return solve, {name: _check_option(name, value) for name, value in options.items()}
+
+
+def _check_option(name: str, value: Any) -> Any:
+    if name != "objective":
+        return check_positive_float(value, name, allow_minimum=name == "trace_tol")
+    if value not in _OBJECTIVES:
+        raise ValueError(
+            f"There is no objective {value!r}; choose one of {', '.join(_OBJECTIVES)}."
+        )
+    return value
+
+
+def _check_range(tensor: Tensor, name: str) -> None:
+    """Refuse data whose squares leave the range of float64."""
+    largest = float(tensor.abs().max())
+    if largest != 0 and not 1e-100 < largest < 1e100:
+        raise ValueError(
+            f"The largest entry of {name} has size {largest:.3g}; rescale {name} to a size near 1."
+        )
+
+
+def _has_signal(problem: Problem) -> bool:
+    return bool((problem.y != 0).any()) and bool((problem.X != 0).any())
+
+
+def _zero_network(problem: Problem) -> Outcome:
+    """Return the flattest network for zero targets, and the only function of zero inputs."""
+    fits = not bool((problem.y != 0).any())
+    return Outcome(
+        problem.X.new_zeros(problem.width, problem.X.shape[1]),
+        problem.X.new_zeros(problem.width),
+        Status.CONVERGED if fits else Status.NOT_INTERPOLATING,
+        [],
+    )

@@ -1,0 +1,200 @@
+"""Flatness as a function of the parameters, with the metric of its Gauss-Newton steps.
+
+Everything here lives in whitened coordinates, in which the inputs have the identity as their
+second-moment matrix: conditioning then does not depend on the units or the rank of the data.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flattest.activations import Homogeneous
+from flattest.closed_form import orbit_scales
+
+_CHUNK_ELEMENTS = 4_000_000  # of the products of features, 32 MB
+
+
+class Whitened:
+    """The training data in coordinates where they are isotropic and of unit size.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        The inputs, float64.
+    y : Tensor of shape (n,)
+        The targets, not all zero.
+
+    Attributes
+    ----------
+    features : Tensor of shape (n, r)
+        ``U sqrt(n)`` from the singular value decomposition of `X`, ``r`` its rank: directions
+        along which the inputs do not vary carry no weight in any flattest network.
+    norms : Tensor of shape (n,)
+        Squared Euclidean norms of the original inputs over their mean.
+    target : Tensor of shape (n,)
+        The targets over their root mean square.
+    """
+
+    def __init__(self, X: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> None:
+        n = len(X)
+        # The Gram matrix of the shorter side would square the condition number; SVD does not.
+        U, S, Vh = torch.linalg.svd(X, full_matrices=False)
+        rank = int((S > S[0] * max(X.shape) * torch.finfo(X.dtype).eps).sum())
+        self.features = U[:, :rank] * math.sqrt(n)
+        self._back = Vh[:rank].T / S[:rank] * math.sqrt(n)
+        norms = X.square().sum(dim=1)
+        self.norms = norms / norms.mean()
+        self.scale = float(y.square().mean().sqrt())
+        self.target = y / self.scale
+        self._unit = float(norms.mean())
+
+    @property
+    def rank(self) -> int:
+        """The number of whitened features."""
+        return self.features.shape[1]
+
+    def restore(
+        self, W: Float[Tensor, "m r"], a: Float[Tensor, " m"], degree: float
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, " m"]]:
+        """Return the network on the original inputs and targets, balanced where this one is."""
+        # Units and target scale multiply B alone; this rescaling shares the factor with A.
+        c = (self.scale**2 * self._unit) ** (1 / (2 * degree + 2))
+        return c * W @ self._back.T, c**-degree * self.scale * a
+
+    def trace_unit(self, degree: float) -> float:
+        """Return the trace of what `restore` gives over the trace in these coordinates."""
+        return (self.scale**2 * self._unit) ** (degree / (degree + 1))
+
+
+class Point(NamedTuple):
+    """A network on the training data: what the objective and its derivatives need."""
+
+    W: Float[Tensor, "m r"]
+    a: Float[Tensor, " m"]
+    z: Float[Tensor, "n m"]
+    s: Float[Tensor, "n m"]
+    slope: Float[Tensor, "n m"]
+    f: Float[Tensor, " n"]
+    outer: Float[Tensor, " m"]
+    inner: Float[Tensor, " m"]
+
+
+class Objective:
+    r"""The flatness ``Q = sum_j (A_j + B_j)``: half the Gauss-Newton trace.
+
+    With ``reflected`` the average of ``Q`` over the data and their negatives, which is ``Q`` for
+    the symmetric activation ``sqrt((alpha^2 + beta^2) / 2) |z|^p``.
+    """
+
+    def __init__(self, data: Whitened, activation: Homogeneous, *, reflected: bool) -> None:
+        self.X, self.q = data.features, data.norms
+        self.activation = activation
+        kappa = math.sqrt((activation.positive**2 + activation.negative**2) / 2)
+        self.reflected = reflected
+        self.penalised = Homogeneous(activation.degree, kappa, kappa) if reflected else activation
+        self.p = activation.degree
+
+    @property
+    def shares_one_metric(self) -> bool:
+        """Whether all neurons have the same metric, the identity up to a factor."""
+        return self.reflected and self.p == 1
+
+    def point(self, W: Float[Tensor, "m r"], a: Float[Tensor, " m"]) -> Point:
+        """Evaluate the network and its flatness."""
+        z = self.X @ W.T
+        s, slope = self.activation(z), self.activation.derivative(z)
+        n = len(z)
+        if self.shares_one_metric:
+            kappa2 = self.penalised.positive**2
+            outer = kappa2 * W.square().sum(dim=1)  # whitened: mean z^2 = ||w||^2
+            inner = torch.full_like(a, kappa2)  # the norms have mean 1
+        elif self.reflected:
+            outer = self.penalised(z).square().mean(dim=0)
+            inner = self.q @ self.penalised.derivative(z).square() / n
+        else:
+            outer, inner = s.square().mean(dim=0), self.q @ slope.square() / n
+        return Point(W, a, z, s, slope, s @ a, outer, inner)
+
+    def value(self, point: Point) -> float:
+        """Evaluate ``Q``."""
+        return float(point.outer.sum() + (point.a.square() * point.inner).sum())
+
+    def orbit_minimum(self, point: Point) -> float:
+        """Minimum of ``2 Q`` over the rescalings of the network."""
+        p, B = self.p, point.a.square() * point.inner
+        terms = point.outer.pow(1 / (p + 1)) * B.pow(p / (p + 1))
+        return float(2 * (1 + p) * p ** (-p / (p + 1)) * terms.sum())
+
+    def balance(self, point: Point) -> Point:
+        """Move to the point of the rescaling orbit where ``Q`` is smallest."""
+        p = self.p
+        c = orbit_scales(point.outer, point.a.square() * point.inner, p)
+        return Point(
+            point.W * c[:, None],
+            point.a * c**-p,
+            point.z * c,
+            point.s * c**p,
+            point.slope * c ** (p - 1),
+            point.f,
+            point.outer * c ** (2 * p),
+            point.inner * c ** (2 * p - 2),
+        )
+
+    def gradient(self, point: Point) -> tuple[Float[Tensor, "m r"], Float[Tensor, " m"]]:
+        """Gradient of ``Q / 2`` in the weights and in the coefficients."""
+        if self.shares_one_metric:
+            return self.penalised.positive**2 * point.W, point.a * point.inner
+        s, slope, second = self._derivatives(point)
+        pull = s * slope + self.q[:, None] * point.a.square() * slope * second
+        return pull.T @ self.X / len(self.X), point.a * point.inner
+
+    def blocks(
+        self, point: Point, multipliers: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "m r1 r1"]:
+        """Metric of ``Q / 2``, one block per neuron in ``(w_j, a_j)``.
+
+        Gauss-Newton without `multipliers`; with them the exact Hessian of the Lagrangian
+        ``Q / 2 + sum_i multipliers_i f(x_i) / n`` (for ``p >= 2``), which may be indefinite.
+        """
+        s, slope, second = self._derivatives(point)
+        a, q, (n, r) = point.a, self.q[:, None], self.X.shape
+        weight = slope.square() + q * a.square() * second.square()
+        cross = q * a * slope * second
+        if multipliers is not None:
+            third = slope * self._third_derivative(point)
+            bend = self.activation.second_derivative(point.z) * a
+            weight = weight + s * second + q * a.square() * third + multipliers[:, None] * bend
+            cross = 2 * cross + multipliers[:, None] * point.slope
+        blocks = point.W.new_empty(len(a), r + 1, r + 1)
+        second_moments = weight.new_zeros(len(a), r * r)
+        chunk = max(1, _CHUNK_ELEMENTS // (r * r))
+        for rows, row_weights in zip(self.X.split(chunk), weight.split(chunk), strict=True):
+            products = (rows[:, :, None] * rows[:, None, :]).reshape(-1, r * r)
+            second_moments.addmm_(row_weights.T, products)
+        blocks[:, :r, :r] = (second_moments / n).reshape(-1, r, r)
+        blocks[:, :r, r] = blocks[:, r, :r] = cross.T @ self.X / n
+        blocks[:, r, r] = point.inner
+        return blocks
+
+    def _derivatives(self, point: Point) -> tuple[Tensor, Tensor, Tensor]:
+        """Value, first and second derivative of the activation whose flatness is meant."""
+        act, z = self.penalised, point.z
+        s, slope = (act(z), act.derivative(z)) if self.reflected else (point.s, point.slope)
+        if 1 < self.p < 2:
+            # s'' is infinite at 0: a floor on |z| keeps the metric finite, as in reweighting.
+            floor = 1e-3 * z.abs().mean(dim=0).clamp_min(1e-300)
+            z = torch.where(z < 0, -1.0, 1.0) * z.abs().maximum(floor)
+        return s, slope, act.second_derivative(z)
+
+    def _third_derivative(self, point: Point) -> Float[Tensor, "n m"]:
+        p, act, z = self.p, self.penalised, point.z
+        if p == 2:
+            return torch.zeros_like(z)
+        power = p * (p - 1) * (p - 2) * z.abs().pow(p - 3)
+        sided = torch.where(z > 0, act.positive * power, -act.negative * power)
+        return torch.where(z == 0, 0.0, sided)

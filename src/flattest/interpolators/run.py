@@ -1,0 +1,93 @@
+"""One interpolation in whitened coordinates: its start, its history and its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from flattest.interpolators.objective import Objective, Point, Whitened
+from flattest.interpolators.result import Iterate, Outcome, Problem, Status
+
+_START_SIZE = 0.1
+"""Root mean square of the first network's outputs: small, so that the data choose directions."""
+
+
+class Run:
+    """What the solvers that work in whitened coordinates share.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data and the settings.
+    default_max_iter : int
+        The number of iterations where the problem does not set one.
+    """
+
+    def __init__(self, problem: Problem, default_max_iter: int) -> None:
+        self.problem = problem
+        self.data = Whitened(problem.X, problem.y)
+        self.trace = Objective(self.data, problem.activation, reflected=False)
+        self.reflected = Objective(self.data, problem.activation, reflected=True)
+        self.max_iter = problem.max_iter or default_max_iter
+        self.history: list[Iterate] = []
+
+    def objective(self, name: str) -> Objective:
+        """Return the objective of that name."""
+        return {"trace": self.trace, "reflected": self.reflected}[name]
+
+    def start(self, width: int) -> Point:
+        """Draw random directions and signs, small enough for the data to choose among them."""
+        W = self.problem.normal(width, self.data.rank)
+        W = W / W.norm(dim=1, keepdim=True)
+        a = torch.where(self.problem.normal(width) < 0, -1.0, 1.0).to(W)
+        point = self.trace.balance(self.trace.point(W, a))
+        # f is homogeneous of degree p + 1 in all parameters together.
+        size = float(point.f.square().mean().sqrt())
+        c = (_START_SIZE / max(size, 1e-3)) ** (1 / (self.trace.p + 1))
+        return self.trace.point(point.W * c, point.a * c)
+
+    def random_features(self, width: int) -> Point:
+        """Interpolate by the output layer alone, over directions that tell the samples apart.
+
+        Every other direction is nearly orthogonal to a sample, so that its kink lies beside it:
+        in few dimensions random kinks leave neighbours indistinguishable.
+        """
+        W = self.problem.normal(width, self.data.rank)
+        units = self.data.features / self.data.features.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        beside = units[torch.arange(width // 2, device=W.device) % len(units)]
+        along = (W[: width // 2] * beside).sum(dim=1, keepdim=True)
+        offset = self.problem.normal(width // 2, 1) / len(units)
+        W[: width // 2] += (offset - along) * beside
+        s = self.trace.activation(self.data.features @ W.T)
+        a = torch.linalg.lstsq(s.cpu(), self.data.target.cpu()[:, None], driver="gelsd").solution
+        return self.trace.balance(self.trace.point(W, a[:, 0].to(W)))
+
+    def error(self, point: Point) -> float:
+        """Return the mean squared error over the mean square of the targets."""
+        return float((point.f - self.data.target).square().mean())
+
+    def orbit_minimum(self, point: Point) -> float:
+        """Return the orbit minimum of the trace in the units of the data."""
+        point = self.trace.point(point.W, point.a)
+        return self.trace.orbit_minimum(point) * self.data.trace_unit(self.trace.p)
+
+    def record(self, point: Point, strength: float, stage: str) -> None:
+        """Add a line to the history, in the units of the data."""
+        point = self.trace.point(point.W, point.a)
+        unit = self.data.trace_unit(self.trace.p)
+        entry = Iterate(
+            iteration=len(self.history),
+            train_error=self.error(point) * self.data.scale**2,
+            trace=2 * self.trace.value(point) * unit,
+            orbit_minimum=self.trace.orbit_minimum(point) * unit,
+            strength=strength,
+            stage=stage,
+        )
+        self.history.append(entry)
+        self.problem.report(entry, self.max_iter)
+
+    def outcome(self, point: Point, status: Status, notes: dict[str, Any]) -> Outcome:
+        """Hand the network back in the coordinates of the data."""
+        weights, coefficients = self.data.restore(point.W, point.a, self.trace.p)
+        return Outcome(weights, coefficients, status, self.history, notes)
