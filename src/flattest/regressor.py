@@ -1,0 +1,303 @@
+"""`MultiIndexRegressor`: regression on a few unknown combinations of the features."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    RegressorMixin,
+    TransformerMixin,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from flattest.activations import Homogeneous, activation as get_activation
+from flattest.elimination import Learner, Network, Round, choose, eliminate, evaluate, with_bias
+from flattest.flatness import measure
+from flattest.networks import TwoLayerNet
+from flattest.validation import check_positive_float, check_positive_int, check_random_state
+
+_STRENGTHS = np.geomspace(1e-3, 0.5, 8)
+_NEGLIGIBLE = 1e-10
+
+
+class MultiIndexRegressor(
+    ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin, BaseEstimator
+):
+    r"""Regression on a few linear combinations of the features, which it finds.
+
+    A two-layer homogeneous network with least flatness,
+
+    .. math::
+        \min_{a, W} \frac1n \sum_i (f(x_i) - y_i)^2 + \lambda \, Q(a, W), \qquad
+        f(x) = \sum_j a_j \, s(w_j \cdot (x, 1)),
+
+    ``2 Q`` being the trace of the Hessian (its Gauss-Newton part) averaged over the inputs and
+    their reflections, on standardised features and targets. In rounds, the features are replaced
+    by the leading eigenvectors of the average gradient outer product
+    ``(1/n) sum_i grad f(x_i) grad f(x_i)^T``, fewer each time, and the network is fitted anew.
+
+    Parameters
+    ----------
+    width : int
+        Number of neurons at the start; those that the penalty switches off are dropped.
+    activation : str or Homogeneous
+        The activation, or its name.
+    fit_intercept : bool
+        Whether the features and the target are centred, and the neurons have biases.
+    n_directions : "auto" or int
+        Number of directions ``k``. ``"auto"``: the smallest one whose cross-validation error is
+        within one standard error (of the difference over the folds) of the least. An integer is
+        lowered to the number of linearly independent features where that is smaller.
+    strengths : "auto" or sequence of float
+        The strengths ``lambda``, relative to targets of unit variance. The one of least mean
+        cross-validation error is taken.
+    cv : int
+        Number of folds. Each fold eliminates its own directions, fitted without its held-out
+        rows; the strength is shared.
+    max_iter : int
+        Iterations per strength (four times as many at the first of each path).
+    random_state : int, numpy.random.Generator or None
+        Seed of the folds and of the first networks.
+    n_jobs : int, optional
+        Folds worked on at the same time, in threads.
+    verbose : int
+        Print one line per round if positive.
+
+    Attributes
+    ----------
+    directions_ : ndarray of shape (n_directions_, n_features_in_)
+        Unit vectors ``u`` in the units of the original features, the most important first:
+        predictions depend on `X` through ``X @ directions_.T`` only.
+    direction_importances_ : ndarray of shape (n_directions_,)
+        Shares of the average gradient outer product of the standardised features; they sum to 1.
+    n_directions_ : int
+        Number of directions ``k``; 0 if the fitted function is constant.
+    network_ : TwoLayerNet
+        The network, on the standardised features ``(X - mean_) * inverse_scale_``, followed by
+        the bias coordinate 1 if `fit_intercept`.
+    intercept_ : float
+        Mean of the training targets (0 without `fit_intercept`): predictions are `intercept_`
+        plus the network's output.
+    mean_, inverse_scale_ : ndarray of shape (n_features_in_,)
+        The standardisation; `inverse_scale_` is 0 for constant features.
+    flatness_ : Flatness
+        The flatness of `network_` on the standardised training data.
+    strength_ : float
+        The strength chosen.
+    n_iter_ : int
+        Iterations of `network_` at that strength; 0 where there was nothing to fit.
+    path_ : DataFrame
+        One row per network tried: `n_directions`, `strength`, `cv_error` (mean squared error),
+        `cv_standard_error`, and `flatness`, the reflected orbit minimum of the network on all data.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where `X` has any.
+
+    References
+    ----------
+    H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
+    with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import flattest as ft
+    >>> X = np.random.default_rng(0).standard_normal((120, 4))
+    >>> y = np.abs(X[:, 0] + X[:, 1])
+    >>> model = ft.MultiIndexRegressor(random_state=0).fit(X, y)
+    >>> model.n_directions_
+    1
+    >>> np.abs(model.directions_).round(1)
+    array([[0.7, 0.7, 0. , 0. ]])
+    >>> model.transform(X).shape
+    (120, 1)
+    """
+
+    def __init__(
+        self,
+        *,
+        width: Any = 100,
+        activation: Any = "relu",
+        fit_intercept: Any = True,
+        n_directions: Any = "auto",
+        strengths: Any = "auto",
+        cv: Any = 5,
+        max_iter: Any = 50,
+        random_state: Any = None,
+        n_jobs: Any = None,
+        verbose: Any = 0,
+    ) -> None:
+        self.width = width
+        self.activation = activation
+        self.fit_intercept = fit_intercept
+        self.n_directions = n_directions
+        self.strengths = strengths
+        self.cv = cv
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> MultiIndexRegressor:
+        """Fit the network and find the directions.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            The features.
+        y : array_like of shape (n,)
+            The targets.
+
+        Returns
+        -------
+        MultiIndexRegressor
+            This estimator.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong type, shape or value.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the penalised loss of the network chosen was still falling.
+        """
+        network = Network(
+            get_activation(self.activation),
+            check_positive_int(self.width, "width"),
+            check_positive_int(self.max_iter, "max_iter"),
+        )
+        strengths = _check_strengths(self.strengths)
+        rng, n_folds = check_random_state(self.random_state), check_positive_int(self.cv, "cv", 2)
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        wanted = _check_n_directions(self.n_directions, X.shape[1])
+        y, everything = y.astype(np.float64), np.arange(len(y))
+
+        folds = KFold(min(n_folds, len(y)), shuffle=True, random_state=int(rng.integers(2**31)))
+        splits = [*folds.split(X), (everything, everything[:0])]
+        bias = bool(self.fit_intercept)
+        learners = [Learner(X, y, rows, held_out, bias) for rows, held_out in splits]
+        rounds = eliminate(
+            learners,
+            strengths,
+            wanted or 1,
+            network,
+            rng,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        chosen = rounds[-1] if wanted else choose(rounds)
+        self._keep(learners[-1], chosen, network.activation)
+        self.path_ = pd.concat([entry.table() for entry in rounds], ignore_index=True)
+        if not chosen.fit.settled:
+            warnings.warn(
+                "The penalised loss was still falling after max_iter iterations; raise max_iter "
+                f"above {self.max_iter} for a better fit.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _keep(self, learner: Learner, chosen: Round, activation: Homogeneous) -> None:
+        """Set the attributes that describe the network chosen."""
+        fit, standardise = chosen.fit, learner.standardise
+        learner.basis = chosen.basis
+        values, vectors = learner.gradients(fit, activation)
+        total = float(values.sum())
+        k = chosen.n_directions
+        if self.n_directions == "auto":
+            k = int((values > _NEGLIGIBLE * total).sum())
+        directions = vectors[:, :k].T.numpy() * standardise.inverse_scale
+        # Entries may be as small or large as the units of the features: no overflow in the norm.
+        largest = np.abs(directions).max(axis=1, keepdims=True, initial=0.0)
+        directions = np.divide(directions, largest, out=directions, where=largest > 0)
+        norms = np.linalg.norm(directions, axis=1, keepdims=True)
+        directions = np.divide(directions, norms, out=directions, where=norms > 0)
+        heaviest = np.abs(directions).argmax(axis=1)
+        directions[directions[np.arange(k), heaviest] < 0] *= -1
+        self.directions_ = directions
+        self.direction_importances_ = (values[:k] / (total or 1.0)).numpy()
+        self.n_directions_ = k
+        self.mean_, self.inverse_scale_ = standardise.mean, standardise.inverse_scale
+        self.intercept_ = standardise.intercept
+        self.strength_, self.n_iter_ = fit.strength, fit.iterations
+        self.network_ = TwoLayerNet(fit.weights, fit.coefficients, activation)
+        inputs = with_bias(learner.inputs, learner.bias)
+        self.flatness_ = measure(self.network_, inputs, learner.target)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the target.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            The features.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            The predictions, float64.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        inputs = torch.from_numpy((X - self.mean_) * self.inverse_scale_)
+        bias = self.network_.n_features > self.n_features_in_
+        return self.intercept_ + evaluate(self.network_, inputs, bias).numpy()
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Project on the directions.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            The features.
+
+        Returns
+        -------
+        ndarray of shape (n, n_directions_)
+            ``X @ directions_.T``.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return X @ self.directions_.T
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_directions_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        # An interrupted fit leaves n_features_in_, and nothing to predict with.
+        return hasattr(self, "path_")
+
+
+def _check_strengths(strengths: Any) -> np.ndarray:
+    """Return the strengths in increasing order."""
+    if isinstance(strengths, str):
+        if strengths != "auto":
+            raise ValueError(f"strengths must be 'auto' or a sequence, not {strengths!r}.")
+        return _STRENGTHS
+    if not np.iterable(strengths) or not len(strengths := list(strengths)):
+        raise ValueError("strengths must be 'auto' or a sequence of at least one number.")
+    return np.unique([check_positive_float(value, "Each of strengths") for value in strengths])
+
+
+def _check_n_directions(n_directions: Any, d: int) -> int | None:
+    """Return the number of directions asked for, None for a choice from the data."""
+    if isinstance(n_directions, str):
+        if n_directions != "auto":
+            raise ValueError(f"n_directions must be 'auto' or an integer, not {n_directions!r}.")
+        return None
+    k = check_positive_int(n_directions, "n_directions")
+    if k > d:
+        raise ValueError(f"n_directions is {k}, but X has {d} features only; lower it.")
+    return k

@@ -1,0 +1,206 @@
+"""The regularisation path of a two-layer network: loss + strength * reflected flatness.
+
+It is followed from the weakest strength to the strongest, each network the start of the next: a
+stronger penalty switches neurons off, and none has to be brought back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flattest.activations import Homogeneous
+from flattest.interpolators.objective import Objective, Point, Whitened
+from flattest.interpolators.penalised import adam_step
+from flattest.interpolators.second_order import Schedule, descend
+
+_START_SIZE = 0.1
+"""Size of the first network's outputs: small, so that the data choose the directions."""
+_SECOND_ORDER_SAMPLES = 250
+"""Up to here the dual system is cheaper; beyond, Adam is, and its networks predict better."""
+_SECOND_ORDER_FLOPS = 1e9
+_BATCH = 4096
+_RATE, _WARM_RATE, _LAST_RATE = 0.05, 0.025, 0.05
+"""Adam's rates at the first and at later strengths, and the share it ends with."""
+_FIRST_ROUND = 4
+"""Adam's iterations at the first strength, in units of those at the later ones."""
+_SETTLED = {"second": 1e-2, "first": 5e-2}
+_DEAD = 1e-6
+
+
+class Fit(NamedTuple):
+    """The network at one strength, for the inputs and targets as they were given."""
+
+    strength: float
+    weights: Float[Tensor, "m d"]
+    coefficients: Float[Tensor, " m"]
+    flatness: float
+    """Its reflected orbit minimum."""
+    iterations: int
+    settled: bool
+
+
+def regularisation_path(
+    X: Float[Tensor, "n d"],
+    y: Float[Tensor, " n"],
+    activation: Homogeneous,
+    strengths: Sequence[float],
+    *,
+    width: int,
+    max_iter: int,
+    rng: np.random.Generator,
+) -> list[Fit]:
+    r"""Fit one network per strength, each started from the one before.
+
+    .. math::
+        \min_{a, W} \frac1n \sum_i (f(x_i) - y_i)^2 / s^2 + \lambda Q(a, W),
+        \qquad s^2 = \frac1n \sum_i y_i^2,
+
+    where ``2 Q`` is the Gauss-Newton trace averaged over ``X`` and ``-X``, for inputs and targets
+    of unit size.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        The inputs, a bias coordinate included where one is wanted; float64.
+    y : Tensor of shape (n,)
+        The targets.
+    activation : Homogeneous
+        The activation.
+    strengths : sequence of float
+        Positive and increasing.
+    width : int
+        Neurons at the start; those that the penalty switches off are dropped.
+    max_iter : int
+        Iterations per strength.
+    rng : numpy.random.Generator
+        Draws the first network, and the batches of large data.
+
+    Returns
+    -------
+    list of Fit
+        One per strength.
+    """
+    if not bool(y.any()) or not bool(X.any()):
+        zero = X.new_zeros(1, X.shape[1]), X.new_zeros(1)
+        return [
+            Fit(strength, *zero, flatness=0.0, iterations=0, settled=True) for strength in strengths
+        ]
+    data = Whitened(X, y)
+    objective = Objective(data, activation, reflected=True)
+    return list(_follow(data, objective, strengths, width, max_iter, rng))
+
+
+def _follow(
+    data: Whitened,
+    objective: Objective,
+    strengths: Sequence[float],
+    width: int,
+    max_iter: int,
+    rng: np.random.Generator,
+) -> Iterator[Fit]:
+    p, second_order = objective.p, _suits_second_order(objective, width)
+    view = _rows(objective, data.target, rng)[0]
+    point = _start(view, width, rng)
+    for k, strength in enumerate(strengths):
+        if second_order:
+            point, steps, settled = _second_order(objective, data.target, point, strength, max_iter)
+        else:
+            steps = max_iter if k else _FIRST_ROUND * max_iter
+            rate = _WARM_RATE if k else _RATE
+            point, settled = _first_order(objective, data.target, point, strength, steps, rate, rng)
+        alive = _alive(point)
+        point = view.point(point.W[alive], point.a[alive])
+        weights, coefficients = data.restore(point.W, point.a, p)
+        flatness = view.orbit_minimum(point) * data.trace_unit(p)
+        yield Fit(strength, weights, coefficients, flatness, steps, settled)
+
+
+def _suits_second_order(objective: Objective, width: int) -> bool:
+    n, r = objective.X.shape
+    per_neuron = 1 if objective.shares_one_metric else min(n, r) + 1
+    return n <= _SECOND_ORDER_SAMPLES and n * n * width * per_neuron <= _SECOND_ORDER_FLOPS
+
+
+def _start(objective: Objective, width: int, rng: np.random.Generator) -> Point:
+    """Draw random directions and signs, all neurons of the same small size."""
+    W = torch.from_numpy(rng.standard_normal((width, objective.X.shape[1]))).to(objective.X)
+    a = torch.from_numpy(rng.choice([-1.0, 1.0], width)).to(objective.X)
+    c = (_START_SIZE / width**0.5) ** (1 / (objective.p + 1))
+    return objective.point(c * W / W.norm(dim=1, keepdim=True), c * a)
+
+
+def _alive(point: Point) -> Bool[Tensor, " m"]:
+    """Tell the neurons that count; all of them where none does."""
+    size = point.outer * point.a.square() * point.inner
+    alive = size > _DEAD * size.max()
+    return alive if bool(alive.any()) else torch.ones_like(alive)
+
+
+def _second_order(
+    objective: Objective, target: Float[Tensor, " n"], point: Point, strength: float, max_iter: int
+) -> tuple[Point, int, bool]:
+    """Gauss-Newton steps until they no longer lower the penalised loss by a notable share."""
+    schedule = Schedule(start=strength, end=strength, multipliers=False)
+    before = _penalised_loss(objective, target, point, strength)
+    states = descend(objective, target, point, schedule)
+    for steps, state in zip(range(1, max_iter + 1), states, strict=False):
+        point = state.point
+        after = _penalised_loss(objective, target, point, strength)
+        if before - after <= _SETTLED["second"] * before:
+            return point, steps, True
+        before = after
+    return point, max_iter, False
+
+
+def _first_order(
+    objective: Objective,
+    target: Float[Tensor, " n"],
+    point: Point,
+    strength: float,
+    steps: int,
+    rate: float,
+    rng: np.random.Generator,
+) -> tuple[Point, bool]:
+    """Adam with a falling rate, on batches where the data are large."""
+    moments = [torch.zeros_like(value) for value in (point.W, point.W, point.a, point.a)]
+    fixed, fixed_target = _rows(objective, target, rng)
+    late = point
+    for step in range(steps):
+        if step == (4 * steps) // 5:
+            late = point
+        batch, batch_target = _rows(objective, target, rng)
+        if batch is not objective:
+            point = batch.point(point.W, point.a)
+        falling = rate * (1 - (1 - _LAST_RATE) * step / steps)
+        point = adam_step(batch, batch_target, point, moments, step + 1, strength, falling)
+    before, after = (
+        _penalised_loss(fixed, fixed_target, fixed.point(state.W, state.a), strength)
+        for state in (late, point)
+    )
+    return fixed.point(point.W, point.a), before - after <= _SETTLED["first"] * before
+
+
+def _rows(
+    objective: Objective, target: Float[Tensor, " n"], rng: np.random.Generator
+) -> tuple[Objective, Float[Tensor, " b"]]:
+    """Restrict the objective to a random batch; small data are one batch."""
+    n = len(target)
+    if n <= _BATCH:
+        return objective, target
+    index = torch.from_numpy(rng.integers(n, size=_BATCH)).to(target.device)
+    batch = copy.copy(objective)
+    batch.X, batch.q = objective.X[index], objective.q[index]
+    return batch, target[index]
+
+
+def _penalised_loss(
+    objective: Objective, target: Float[Tensor, " n"], point: Point, strength: float
+) -> float:
+    return float((point.f - target).square().mean()) + strength * objective.value(point)

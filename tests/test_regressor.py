@@ -1,0 +1,267 @@
+"""The regressor: scikit-learn's conventions, what it finds, and data that could break it."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import flattest as ft
+from flattest import MultiIndexRegressor
+
+RNG_SEED = 0
+
+
+def _quick(**parameters: object) -> MultiIndexRegressor:
+    return MultiIndexRegressor(
+        **{"random_state": 0, "width": 40, "cv": 3, "strengths": [3e-3, 3e-2], **parameters}
+    )
+
+
+def _planted(n: int = 150, d: int = 6, seed: int = RNG_SEED) -> tuple[np.ndarray, np.ndarray]:
+    X = np.random.default_rng(seed).standard_normal((n, d))
+    return X, np.abs(X[:, 0] - 2 * X[:, 1])
+
+
+def _cosine(u: np.ndarray, v: np.ndarray) -> float:
+    return abs(float(u @ v)) / float(np.linalg.norm(u) * np.linalg.norm(v))
+
+
+@parametrize_with_checks([MultiIndexRegressor(random_state=0)])
+def test_sklearn_conventions(estimator, check):
+    check(estimator)
+
+
+def test_it_finds_a_planted_direction_and_predicts_with_it_alone():
+    X, y = _planted()
+    model = MultiIndexRegressor(random_state=0).fit(X, y)
+    fresh, target = _planted(seed=1)
+    assert model.n_directions_ == 1
+    assert _cosine(model.directions_[0], np.array([1, -2, 0, 0, 0, 0])) > 0.999
+    assert model.score(fresh, target) > 0.99
+    assert np.linalg.norm(model.directions_[0]) == pytest.approx(1)
+    assert model.direction_importances_.sum() == pytest.approx(1)
+    # Moving across the direction changes nothing.
+    u = model.directions_[0]
+    moved = fresh + 10 * np.random.default_rng(2).standard_normal(fresh.shape)
+    moved -= np.outer((moved - fresh) @ u, u)
+    np.testing.assert_allclose(model.predict(moved), model.predict(fresh), atol=1e-9)
+    np.testing.assert_allclose(model.transform(fresh), fresh @ model.directions_.T)
+
+
+def test_two_directions_are_counted():
+    X, y, truth = ft.make_multi_index(400, 6, ["abs", "relu"], noise=0.1, random_state=0)
+    model = _quick(strengths="auto").fit(X.numpy(), y.numpy())
+    assert model.n_directions_ == 2
+    cosines = np.linalg.svd(np.linalg.qr(model.directions_.T)[0].T @ truth.directions.numpy().T)[1]
+    assert cosines.min() > 0.98
+
+
+def test_linear_data_have_one_direction():
+    X = np.random.default_rng(0).standard_normal((200, 8))
+    y = X @ np.arange(8.0) + 0.5 * np.random.default_rng(1).standard_normal(200)
+    model = _quick(strengths="auto", cv=5).fit(X, y)
+    assert model.n_directions_ == 1
+    assert _cosine(model.directions_[0], np.arange(8.0)) > 0.99
+
+
+def test_directions_are_in_the_units_of_the_features():
+    X, y = _planted()
+    units = np.array([1e-6, 1.0, 1e5, 1.0, 1e-3, 1e8])
+    model, scaled = _quick().fit(X, y), _quick().fit(X * units + 3 * units, y)
+    # The same function but for the rounding, which gates at 0 can blow up a little.
+    difference = scaled.predict(X * units + 3 * units) - model.predict(X)
+    assert np.abs(difference).mean() < 0.02 * y.std()
+    assert _cosine(scaled.directions_[0] * units, model.directions_[0]) > 0.9999
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_network_explains_the_predictions(fit_intercept):
+    X, y = _planted()
+    model = _quick(fit_intercept=fit_intercept).fit(X, y + 5)
+    inputs = torch.from_numpy((X - model.mean_) * model.inverse_scale_)
+    if fit_intercept:
+        inputs = ft.append_bias_coordinate(inputs)
+    else:
+        assert model.intercept_ == 0
+    with torch.no_grad():
+        outputs = model.network_(inputs).numpy() + model.intercept_
+    np.testing.assert_allclose(outputs, model.predict(X))
+    flatness = ft.measure(model.network_, inputs, y + 5 - model.intercept_)
+    assert flatness.trace == pytest.approx(model.flatness_.trace)
+    assert model.flatness_.ratio >= 1
+    assert flatness.loss == pytest.approx(np.mean((outputs - y - 5) ** 2))
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_the_number_of_directions_can_be_given(k):
+    X, y = _planted()
+    model = _quick(n_directions=k).fit(X, y)
+    assert model.n_directions_ == k
+    assert model.directions_.shape == (k, 6)
+    assert model.path_["n_directions"].min() == k
+    assert list(model.get_feature_names_out()) == [f"multiindexregressor{i}" for i in range(k)]
+
+
+def test_the_path_is_a_table():
+    X, y = _planted()
+    model = _quick().fit(X, y)
+    assert list(model.path_.columns) == [
+        "n_directions",
+        "strength",
+        "cv_error",
+        "cv_standard_error",
+        "flatness",
+    ]
+    first = model.path_[model.path_["n_directions"] == 6]
+    assert list(first["strength"]) == [3e-3, 3e-2]
+    assert first["flatness"].is_monotonic_decreasing
+    assert model.strength_ in (3e-3, 3e-2)
+
+
+def test_constant_and_repeated_columns_change_nothing():
+    X, y = _planted()
+    wide = np.column_stack([X, np.full(len(X), 1e10 / 3), X[:, 0], np.zeros(len(X))])
+    model = _quick(strengths="auto").fit(wide, y)
+    assert model.n_directions_ == 1
+    assert model.directions_[0, 6] == model.directions_[0, 8] == 0
+    assert model.directions_[0, 7] == pytest.approx(model.directions_[0, 0])
+    assert model.score(wide, y) > 0.99
+    other = wide.copy()
+    other[:, 6] = -5
+    np.testing.assert_allclose(model.predict(other), model.predict(wide))
+
+
+def test_more_features_than_samples():
+    X = np.random.default_rng(0).standard_normal((30, 80))
+    model = _quick().fit(X, X[:, 0])
+    assert np.isfinite(model.predict(X)).all()
+    assert 1 <= model.n_directions_ <= 29
+    assert _quick(n_directions=80).fit(X, X[:, 0]).n_directions_ <= 30
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5, 1e8])
+def test_a_constant_target_has_no_direction(value):
+    X, _ = _planted(n=20)
+    model = _quick().fit(X, np.full(20, value))
+    np.testing.assert_allclose(model.predict(X), value)
+    assert model.n_directions_ == 0
+    assert model.transform(X).shape == (20, 0)
+
+
+def test_constant_inputs_predict_the_mean():
+    model = _quick().fit(np.ones((12, 2)), np.arange(12.0))
+    np.testing.assert_allclose(model.predict(np.ones((1, 2))), 5.5, atol=1e-2)
+    assert model.n_directions_ == 0
+
+
+def test_too_few_iterations_are_reported():
+    X, y = _planted(n=60)
+    with pytest.warns(ConvergenceWarning, match="raise max_iter above 1 "):
+        _quick(max_iter=1).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        _quick().fit(X, y)
+
+
+@pytest.mark.parametrize("activation", ["abs", "relu2"])
+def test_other_activations(activation):
+    X, y = _planted(n=80, d=3)
+    assert _quick(activation=activation, width=20, strengths="auto").fit(X, y).score(X, y) > 0.8
+
+
+def test_large_data_take_batches_of_rows():
+    X, y = _planted(n=4500, d=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = _quick(cv=2, strengths=[1e-2], n_directions=1, width=20, max_iter=25).fit(X, y)
+    assert model.score(X, y) > 0.95
+    assert _cosine(model.directions_[0], np.array([1.0, -2, 0])) > 0.99
+
+
+def test_seeds_decide_and_threads_do_not():
+    X, y = _planted(n=60)
+    model = _quick().fit(X, y)
+    state = torch.random.get_rng_state()
+    again = _quick(n_jobs=2).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), again.predict(X))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not np.array_equal(model.predict(X), _quick(random_state=1).fit(X, y).predict(X))
+
+
+def test_clone_pickle_and_selection():
+    X, y = _planted(n=60)
+    model = _quick(activation=ft.activation("abs"))
+    copied = clone(model.fit(X, y))
+    with pytest.raises(NotFittedError):
+        copied.predict(X)
+    np.testing.assert_array_equal(copied.fit(X, y).predict(X), model.predict(X))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), _quick()), {"multiindexregressor__width": [10, 20]}, cv=2
+    )
+    assert search.fit(X, y).best_score_ > 0.5
+
+
+def test_tables_keep_their_names():
+    X, y = _planted(n=60, d=3)
+    table = pd.DataFrame(X, columns=["age", "size", "income"])
+    model = _quick(n_directions=2).set_output(transform="pandas").fit(table, y)
+    assert list(model.feature_names_in_) == ["age", "size", "income"]
+    projected = model.transform(table)
+    assert list(projected.columns) == ["multiindexregressor0", "multiindexregressor1"]
+    assert projected.index.equals(table.index)
+
+
+def test_float32_is_accepted():
+    X, y = _planted(n=60)
+    model = _quick().fit(X.astype(np.float32), y.astype(np.float32))
+    assert model.predict(X.astype(np.float32)).dtype == np.float64
+
+
+def test_an_interrupted_fit_is_no_fit(monkeypatch):
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    X, y = _planted(n=30)
+    monkeypatch.setattr("flattest.regressor.eliminate", interrupted)
+    model = _quick()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+def test_progress_is_printed_on_request(capsys):
+    X, y = _planted(n=30, d=2)
+    _quick(verbose=1).fit(X, y)
+    assert "2 directions: cross-validation error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"width": 0}, ValueError, "width must be at least 1"),
+        ({"cv": 1}, ValueError, "cv must be at least 2"),
+        ({"max_iter": 2.5}, TypeError, "max_iter must be an integer"),
+        ({"n_directions": 7}, ValueError, "n_directions is 7, but X has 6 features"),
+        ({"n_directions": "all"}, ValueError, "n_directions must be 'auto' or an integer"),
+        ({"strengths": "weak"}, ValueError, "strengths must be 'auto' or a sequence"),
+        ({"strengths": []}, ValueError, "at least one number"),
+        ({"strengths": [0.1, -1]}, ValueError, "strengths must be finite and greater than 0"),
+        ({"activation": "tanhh"}, ValueError, "tanhh"),
+        ({"random_state": -1}, ValueError, "random_state must not be negative"),
+    ],
+)
+def test_bad_parameters(parameters, error, message):
+    X, y = _planted(n=20)
+    with pytest.raises(error, match=message):
+        _quick(**parameters).fit(X, y)
