@@ -29,8 +29,13 @@ LAYERS = [
     "elimination",
     "regressor",
     "tables",
+    "encoding",
+    "saved_model",
     "figures",
+    "output_folder",
+    "table_fit",
     "demo",
+    "terminal",
     "cli",
 ]
 MAX_LINES = 420
