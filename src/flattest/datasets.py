@@ -383,4 +383,6 @@ def _check_device(device: Any) -> torch.device:
         torch.empty(0, device=target)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"device {device!r} is not available on this machine.") from error
+    if target.type == "meta":
+        raise ValueError("device 'meta' holds no values; choose 'cpu' or a GPU.")
     return target

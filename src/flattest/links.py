@@ -286,7 +286,7 @@ def _from_pair(pair: Sequence[Any], name: str) -> Link:
     """Read (coefficient, link); the sign and coefficient of the link itself are kept."""
     if len(pair) != 2 or isinstance(pair[1], tuple | list):
         raise TypeError(f"{name} must be a (coefficient, link) pair, not {pair!r}.")
-    factor = _check_coefficient(pair[0], f"the coefficient in {name}")
+    factor = _check_coefficient(pair[0], f"The coefficient in {name}")
     term = link(pair[1], name)
     return replace(term, coefficient=factor * term.coefficient)
 

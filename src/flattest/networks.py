@@ -227,7 +227,7 @@ class TwoLayerNet(torch.nn.Module):
         ...     ft.TwoLayerNet.load(Path(folder) / "net.safetensors")
         TwoLayerNet(width=1, n_features=2, activation=Homogeneous('relu2'))
         """
-        target = Path(path)
+        target = _check_path(path)
         if not target.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {str(target.parent)!r} to save into.")
         if target.is_dir():
@@ -274,10 +274,12 @@ class TwoLayerNet(torch.nn.Module):
         --------
         See :meth:`save`.
         """
-        source = Path(path)
+        source = _check_path(path)
         if not source.exists():
             raise FileNotFoundError(f"There is no model file {str(source)!r}.")
         try:
+            if source.is_dir():
+                raise ValueError("it is a folder")
             with safe_open(source, framework="pt") as file:
                 metadata = file.metadata() or {}
                 found = metadata.get("format")
@@ -287,7 +289,8 @@ class TwoLayerNet(torch.nn.Module):
                 return cls(file.get_tensor("weights"), file.get_tensor("coefficients"), shape)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{str(source)!r} is not a readable flattest model file ({error}); "
+                f"{str(source)!r} is not a readable flattest model file "
+                f"({str(error).rstrip('.')}); "
                 "save the network again with TwoLayerNet.save."
             ) from error
 
@@ -335,6 +338,17 @@ def check_two_layer(net: Any, function: str) -> None:
     ------
     TypeError
         If `net` is not a `TwoLayerNet`.
+    ValueError
+        If its parameters contain NaN or infinity.
     """
     if not isinstance(net, TwoLayerNet):
         raise TypeError(f"{function} needs a flattest.TwoLayerNet, not {type(net).__name__}.")
+    check_X(net.weights, name="weights")
+    check_y(net.coefficients, name="coefficients")
+
+
+def _check_path(path: Any) -> Path:
+    """Return a path, refusing what cannot be one."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a string or a path, not {type(path).__name__}.")
+    return Path(path)

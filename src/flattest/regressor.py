@@ -22,7 +22,12 @@ from flattest.activations import Homogeneous, activation as get_activation
 from flattest.elimination import Learner, Network, Round, choose, eliminate, evaluate, with_bias
 from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
-from flattest.validation import check_positive_float, check_positive_int, check_random_state
+from flattest.validation import (
+    check_positive_float,
+    check_positive_int,
+    check_random_state,
+    check_range,
+)
 
 _STRENGTHS = np.geomspace(1e-3, 0.5, 8)
 _NEGLIGIBLE = 1e-10
@@ -179,9 +184,14 @@ class MultiIndexRegressor(
         )
         strengths = _check_strengths(self.strengths)
         rng, n_folds = check_random_state(self.random_state), check_positive_int(self.cv, "cv", 2)
+        if self.n_jobs == 0:
+            raise ValueError("n_jobs must not be 0; use None or 1 for one job, -1 for all cores.")
+        X, y = _without_graph(X), _without_graph(y)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         wanted = _check_n_directions(self.n_directions, X.shape[1])
         y, everything = y.astype(np.float64), np.arange(len(y))
+        check_range(torch.from_numpy(X), "X")
+        check_range(torch.from_numpy(y), "y")
 
         folds = KFold(min(n_folds, len(y)), shuffle=True, random_state=int(rng.integers(2**31)))
         splits = [*folds.split(X), (everything, everything[:0])]
@@ -249,7 +259,7 @@ class MultiIndexRegressor(
             The predictions, float64.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
         inputs = torch.from_numpy((X - self.mean_) * self.inverse_scale_)
         bias = self.network_.n_features > self.n_features_in_
         return self.intercept_ + evaluate(self.network_, inputs, bias).numpy()
@@ -268,7 +278,7 @@ class MultiIndexRegressor(
             ``X @ directions_.T``.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
         return X @ self.directions_.T
 
     @property
@@ -278,6 +288,11 @@ class MultiIndexRegressor(
     def __sklearn_is_fitted__(self) -> bool:
         # An interrupted fit leaves n_features_in_, and nothing to predict with.
         return hasattr(self, "path_")
+
+
+def _without_graph(values: Any) -> Any:
+    """Turn tensors, on any device and with gradients or without, into arrays."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
 def _check_strengths(strengths: Any) -> np.ndarray:

@@ -35,7 +35,7 @@ def rescale(net: TwoLayerNet, scales: Any) -> TwoLayerNet:
     Raises
     ------
     TypeError
-        If `net` is not a `TwoLayerNet`.
+        If `net` is not a `TwoLayerNet`, or `scales` does not hold real numbers.
     ValueError
         If `scales` has the wrong length, is not positive and finite, or leaves the range of
         the network's dtype.
@@ -53,8 +53,10 @@ def rescale(net: TwoLayerNet, scales: Any) -> TwoLayerNet:
     tensor([2.], dtype=torch.float64)
     """
     check_two_layer(net, "rescale")
-    one_for_all = isinstance(scales, Real) or getattr(scales, "ndim", 1) == 0
-    c = check_y([float(scales)] if one_for_all else scales, name="scales")
+    if getattr(scales, "ndim", 1) == 0 and not getattr(scales, "is_meta", False):
+        scales = scales.item()
+    one_for_all = isinstance(scales, Real) and not isinstance(scales, bool)
+    c = check_y([scales] if one_for_all else scales, name="scales")
     c = c.to(net.weights.device).double()
     if one_for_all:
         c = c.expand(net.width)

@@ -12,14 +12,8 @@ import torch
 from torch import Tensor
 
 _BLOCK = 1 << 22  # entries looked at together when searching for NaN and infinity
-_ENTRIES = {
-    "weights": "neuron",
-    "coefficients": "neuron",
-    "biases": "neuron",
-    "scales": "neuron",
-    "directions": "direction",
-}
-"""What the first dimension of an argument runs over, where that is not samples."""
+_ENTRIES = dict.fromkeys(("weights", "coefficients", "biases", "scales"), "neuron")
+_ENTRIES["directions"] = "direction"  # what the first dimension runs over, if not samples
 
 
 def check_X(X: Any, like: Any = None, name: str = "X") -> Tensor:
@@ -185,9 +179,7 @@ def _is_data_set(X: Any) -> bool:
         return hasattr(X, "toarray")
     first = X[0] if len(X) else None
     # Rows may hold NumPy scalars; only whole arrays make a pair a batch.
-    return not (
-        isinstance(first, (list, tuple)) and any(getattr(v, "ndim", 0) > 0 for v in first)
-    )
+    return not (isinstance(first, (list, tuple)) and any(getattr(v, "ndim", 0) > 0 for v in first))
 
 
 def _or_data(like: Any, X: Tensor, y: Any) -> Any:
@@ -268,14 +260,20 @@ def check_positive_float(
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, not {type(value).__name__} ({value!r}).")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        number = math.copysign(math.inf, value)
+    number = float(value)
     if not math.isfinite(number) or number < minimum or (number == minimum and not allow_minimum):
         relation = "at least" if allow_minimum else "greater than"
         raise ValueError(f"{name} must be finite and {relation} {minimum:g}, not {number:g}.")
     return number
+
+
+def check_range(values: Tensor, name: str) -> None:
+    """Refuse data whose squares leave the range of float64: ValueError."""
+    largest = float(values.abs().max())
+    if largest != 0 and not 1e-100 < largest < 1e100:
+        raise ValueError(
+            f"The largest entry of {name} has size {largest:.3g}; rescale {name} to a size near 1."
+        )
 
 
 def check_random_state(random_state: Any) -> np.random.Generator:
@@ -348,10 +346,11 @@ def _as_float_array(values: Any, name: str) -> np.ndarray:
     if values is None or isinstance(values, (str, bytes, dict, set)):
         raise TypeError(f"{name} must be a tensor or an array, not {type(values).__name__}.")
     try:
-        array = np.asarray(values)
+        with torch.no_grad():  # lets NumPy read lists of tensors that are in an autograd graph
+            array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name} must be rectangular: its rows differ in length.") from error
-    except (RuntimeError, TypeError) as error:  # tensors on a GPU or in an autograd graph
+    except (RuntimeError, TypeError) as error:  # a list of tensors on a GPU
         raise TypeError(
             f"{name} holds tensors that NumPy cannot read; use torch.stack({_variable(name)})."
         ) from error
@@ -400,7 +399,7 @@ def _check_same_kind(tensor: Tensor, reference: Tensor, name: str, whose: str) -
 
 def _variable(name: str) -> str:
     """Return the name to write in advice: that of the variable, without "of batch 3"."""
-    return name.split()[0]
+    return name.split(" of ")[0]
 
 
 def _check_finite(tensor: Tensor, name: str) -> None:

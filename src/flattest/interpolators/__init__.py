@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
 
 from flattest.activations import Homogeneous, activation as get_activation
 from flattest.flatness import measure
@@ -29,6 +28,7 @@ from flattest.validation import (
     check_positive_float,
     check_positive_int,
     check_random_state,
+    check_range,
     check_X,
     check_y,
 )
@@ -126,9 +126,11 @@ def interpolate(
     (2, True)
     """
     features = check_X(X)
+    if features.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"X must be float32 or float64, not {features.dtype}; use X.double().")
     targets = check_y(y, len(features), like=features)
-    _check_range(features, "X")
-    _check_range(targets, "y")
+    check_range(features, "X")
+    check_range(targets, "y")
     solve, settings = _check_method(method, options)
     problem = Problem(
         X=features.double(),
@@ -191,15 +193,6 @@ def _check_option(name: str, value: Any) -> Any:
             f"There is no objective {value!r}; choose one of {', '.join(_OBJECTIVES)}."
         )
     return value
-
-
-def _check_range(tensor: Tensor, name: str) -> None:
-    """Refuse data whose squares leave the range of float64."""
-    largest = float(tensor.abs().max())
-    if largest != 0 and not 1e-100 < largest < 1e100:
-        raise ValueError(
-            f"The largest entry of {name} has size {largest:.3g}; rescale {name} to a size near 1."
-        )
 
 
 def _has_signal(problem: Problem) -> bool:

@@ -64,6 +64,13 @@ class Iterate(NamedTuple):
         The weight of the flatness penalty in this iteration; 0 for unpenalised methods.
     stage : str
         What the solver was doing.
+
+    Examples
+    --------
+    >>> import flattest as ft
+    >>> result = ft.interpolate([[1.0], [-2.0]], [1.0, 0.0], width=2, random_state=0)
+    >>> result.history[-1].stage
+    'trace, finished'
     """
 
     iteration: int
