@@ -16,8 +16,8 @@ import flattest as ft
 from flattest import demo as demonstration
 from flattest.cli import app
 from flattest.output_folder import OutputError, check_output_folder, output_folder, write_report
-from flattest.saved_model import SavedModel, SavedModelError
-from flattest.tables import read_table
+from flattest.tables.reading import read_table
+from flattest.tables.saved_model import SavedModel, SavedModelError
 
 FIT_FILES = {
     *("model.safetensors", "report.json", "path.csv"),
@@ -318,7 +318,7 @@ def test_an_interrupted_demo_keeps_what_is_finished(
 
 
 def test_an_interrupted_fit_writes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flattest import table_fit
+    from flattest.tables import fit as table_fit
 
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -331,7 +331,7 @@ def test_an_interrupted_fit_writes_nothing(place: Path, monkeypatch: pytest.Monk
 
 
 def test_unexpected_errors_are_not_swallowed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flattest import table_fit
+    from flattest.tables import fit as table_fit
 
     def break_down(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError

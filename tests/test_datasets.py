@@ -13,8 +13,8 @@ from numpy.polynomial import hermite_e
 
 from flattest.activations import activation
 from flattest.datasets import MultiIndexModel, make_multi_index
-from flattest.input_laws import InputLaw
-from flattest.links import LINKS, Link, link
+from flattest.datasets.input_laws import InputLaw
+from flattest.datasets.links import LINKS, Link, link
 
 LAWS = ("gaussian", "uniform", "rademacher", "sphere", "student_t")
 seeds = st.integers(0, 2**32 - 1)

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flattest.encoding import Column, Encoding, check_varies, learn_encoding, target_values
-from flattest.tables import TableError, drop_missing, read_table
+from flattest.tables.encoding import Column, Encoding, check_varies, learn_encoding, target_values
+from flattest.tables.reading import TableError, drop_missing, read_table
 
 FRAME = pd.DataFrame(
     {

@@ -7,7 +7,7 @@ from flattest.datasets import MultiIndexModel, make_multi_index
 from flattest.flatness import Flatness, PerNeuron, measure
 from flattest.interpolators import Interpolation, Iterate, Status, interpolate
 from flattest.networks import TwoLayerNet, append_bias_coordinate
-from flattest.regressor import MultiIndexRegressor
+from flattest.regression import MultiIndexRegressor
 from flattest.surgery import merge, prune, split
 from flattest.symmetry import balance, rescale, sharpen
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flattest.demo import Record
-    from flattest.table_fit import TableFit
+    from flattest.tables.fit import TableFit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,8 +75,8 @@ def _one_sentence_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         from flattest.output_folder import OutputError
-        from flattest.saved_model import SavedModelError
-        from flattest.tables import TableError
+        from flattest.tables.reading import TableError
+        from flattest.tables.saved_model import SavedModelError
 
         try:
             return command(*args, **kwargs)
@@ -236,8 +236,8 @@ def predict(
 ) -> None:
     """Predict the target for every row of a table, as CSV in the order of the rows."""
     from flattest.output_folder import OutputError, write_file
-    from flattest.saved_model import SavedModel
-    from flattest.tables import drop_missing as complete_rows, read_table
+    from flattest.tables.reading import drop_missing as complete_rows, read_table
+    from flattest.tables.saved_model import SavedModel
 
     if out is not None and out.exists() and not force:
         raise OutputError(f"{str(out)!r} exists; pass --force to replace it.")
@@ -272,8 +272,8 @@ def measure(
 ) -> None:
     """Measure the flatness of a fitted network on the rows of a table."""
     from flattest.output_folder import OutputError, write_file
-    from flattest.saved_model import SavedModel
-    from flattest.tables import drop_missing as complete_rows, read_table
+    from flattest.tables.reading import drop_missing as complete_rows, read_table
+    from flattest.tables.saved_model import SavedModel
     from flattest.terminal import flatness_table
 
     if json_file is not None and json_file.exists() and not force:
@@ -290,8 +290,8 @@ def measure(
 
 
 def _fit_file(path: Path, target: str, **options: Any) -> TableFit:
-    from flattest.table_fit import fit_table
-    from flattest.tables import read_table
+    from flattest.tables.fit import fit_table
+    from flattest.tables.reading import read_table
 
     return fit_table(read_table(path), target, **options)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from flattest.demo import Record, rank_correlations
 from flattest.flatness import Flatness
-from flattest.table_fit import TableFit
+from flattest.tables.fit import TableFit
 
 _MOST_FEATURES = 5
 _PRIOR = 4.0  # seconds for which the expected pace counts as seen

@@ -267,9 +267,9 @@ def check_positive_float(
     return number
 
 
-def check_range(values: Tensor, name: str) -> None:
+def check_range(values: Any, name: str) -> None:
     """Refuse data whose squares leave the range of float64: ValueError."""
-    largest = float(values.abs().max())
+    largest = float(abs(values).max())
     if largest != 0 and not 1e-100 < largest < 1e100:
         raise ValueError(
             f"The largest entry of {name} has size {largest:.3g}; rescale {name} to a size near 1."

@@ -43,7 +43,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from flattest.tables import read_table
+    >>> from flattest.tables.reading import read_table
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "table.csv"
     ...     _ = file.write_text("height;colour\n1.5;red\n")
@@ -96,7 +96,7 @@ def drop_missing(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.tables import drop_missing
+    >>> from flattest.tables.reading import drop_missing
     >>> len(drop_missing(pd.DataFrame({"x": [1.0, None], "z": [None, None]}), ["x"]))
     1
     """
@@ -130,10 +130,10 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], option: str = "")
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.tables import require_columns
+    >>> from flattest.tables.reading import require_columns
     >>> require_columns(pd.DataFrame({"price": [1.0]}), ["Prize"])
     Traceback (most recent call last):
-    flattest.tables.TableError: The table has no column 'Prize'; did you mean 'price'?
+    flattest.tables.reading.TableError: The table has no column 'Prize'; did you mean 'price'?
     """
     known = {str(name).casefold(): str(name) for name in frame.columns}
     missing = [name for name in names if name not in frame.columns]
@@ -167,7 +167,7 @@ def refuse_missing(frame: pd.DataFrame, names: Sequence[str], what: str = "Colum
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.tables import refuse_missing
+    >>> from flattest.tables.reading import refuse_missing
     >>> refuse_missing(pd.DataFrame({"x": [1.0, 2.0]}), ["x"])
     """
     counts = {name: int(frame[name].isna().sum()) for name in names}
@@ -202,7 +202,7 @@ def listed(names: Iterable[str], quote: bool = True, most: int = 6) -> str:
 
     Examples
     --------
-    >>> from flattest.tables import listed
+    >>> from flattest.tables.reading import listed
     >>> listed("abcd", most=2)
     "'a', 'b' and 2 more"
     """

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from flattest._version import __version__
 from flattest.activations import Homogeneous
-from flattest.encoding import Encoding
 from flattest.flatness import Flatness, measure
 from flattest.networks import TwoLayerNet, append_bias_coordinate
-from flattest.regressor import MultiIndexRegressor
+from flattest.regression.regressor import MultiIndexRegressor
+from flattest.tables.encoding import Encoding
 
 MODEL_FILE = "model.safetensors"
 """The name of a model file in the folder of a fit."""
@@ -63,9 +63,9 @@ class SavedModel:
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.encoding import learn_encoding
-    >>> from flattest.regressor import MultiIndexRegressor
-    >>> from flattest.saved_model import SavedModel
+    >>> from flattest.tables.encoding import learn_encoding
+    >>> from flattest.regression.regressor import MultiIndexRegressor
+    >>> from flattest.tables.saved_model import SavedModel
     >>> frame = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0] * 5, "y": [0.0, 1.0, 2.0, 3.0] * 5})
     >>> encoding = learn_encoding(frame, "y")
     >>> regressor = MultiIndexRegressor(width=5, random_state=0)

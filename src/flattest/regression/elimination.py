@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flattest.activations import Homogeneous
 from flattest.networks import TwoLayerNet, append_bias_coordinate
-from flattest.regularisation_path import Fit, regularisation_path
+from flattest.regression.regularisation_path import Fit, regularisation_path
 
 _KEPT = 0.6
 _ONE_BY_ONE = 5

@@ -19,9 +19,17 @@ from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flattest.activations import Homogeneous, activation as get_activation
-from flattest.elimination import Learner, Network, Round, choose, eliminate, evaluate, with_bias
 from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
+from flattest.regression.elimination import (
+    Learner,
+    Network,
+    Round,
+    choose,
+    eliminate,
+    evaluate,
+    with_bias,
+)
 from flattest.validation import (
     check_positive_float,
     check_positive_int,
@@ -190,8 +198,8 @@ class MultiIndexRegressor(
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         wanted = _check_n_directions(self.n_directions, X.shape[1])
         y, everything = y.astype(np.float64), np.arange(len(y))
-        check_range(torch.from_numpy(X), "X")
-        check_range(torch.from_numpy(y), "y")
+        check_range(X, "X")
+        check_range(y, "y")
 
         folds = KFold(min(n_folds, len(y)), shuffle=True, random_state=int(rng.integers(2**31)))
         splits = [*folds.split(X), (everything, everything[:0])]

@@ -21,7 +21,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from flattest._version import __version__
-from flattest.encoding import check_varies, learn_encoding, target_values
 from flattest.figures import (
     directions_composition,
     predicted_against_true,
@@ -30,9 +29,10 @@ from flattest.figures import (
 )
 from flattest.flatness import Flatness
 from flattest.output_folder import write_report
-from flattest.regressor import MultiIndexRegressor
-from flattest.saved_model import MODEL_FILE, SavedModel
-from flattest.tables import TableError, drop_missing, require_columns
+from flattest.regression.regressor import MultiIndexRegressor
+from flattest.tables.encoding import check_varies, learn_encoding, target_values
+from flattest.tables.reading import TableError, drop_missing, require_columns
+from flattest.tables.saved_model import MODEL_FILE, SavedModel
 
 FEWEST_ROWS = 10
 _RIDGE_STRENGTHS = np.logspace(-3, 4, 15)
@@ -52,7 +52,7 @@ class Score:
     Examples
     --------
     >>> import numpy as np
-    >>> from flattest.table_fit import Score
+    >>> from flattest.tables.fit import Score
     >>> Score.of(np.array([0.0, 2.0]), np.array([0.0, 1.0])).r2
     0.5
     """
@@ -236,7 +236,7 @@ def fit_table(
     --------
     >>> import numpy as np
     >>> import pandas as pd
-    >>> from flattest.table_fit import fit_table
+    >>> from flattest.tables.fit import fit_table
     >>> X = np.random.default_rng(0).standard_normal((80, 2))
     >>> frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": np.abs(X[:, 0] + X[:, 1])})
     >>> fit = fit_table(frame, "y", width=20)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from flattest.tables import TableError, listed, refuse_missing, require_columns
+from flattest.tables.reading import TableError, listed, refuse_missing, require_columns
 
 MOST_CATEGORIES = 50
 """A text column with more distinct values than this is taken for an identifier."""
@@ -30,7 +30,7 @@ class Column:
 
     Examples
     --------
-    >>> from flattest.encoding import Column
+    >>> from flattest.tables.encoding import Column
     >>> Column("size", ("large", "medium", "small")).feature_names
     ('size=large', 'size=medium', 'size=small')
     >>> Column("paid", ("no", "yes")).feature_names
@@ -68,7 +68,7 @@ class Encoding:
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.encoding import learn_encoding
+    >>> from flattest.tables.encoding import learn_encoding
     >>> frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "c": ["b", "a", "b"], "y": [1.0, 2.0, 4.0]})
     >>> encoding = learn_encoding(frame, "y")
     >>> encoding.feature_names, encoding.features(frame).tolist()
@@ -181,7 +181,7 @@ def learn_encoding(frame: pd.DataFrame, target: str, ignore: Sequence[str] = ())
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.encoding import learn_encoding
+    >>> from flattest.tables.encoding import learn_encoding
     >>> learn_encoding(pd.DataFrame({"x": [1, 2], "one": [1, 1], "y": [3, 4]}), "y").columns
     (Column(name='x', categories=()),)
     """
@@ -231,7 +231,7 @@ def target_values(frame: pd.DataFrame, target: str) -> Float[np.ndarray, " n"]:
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.encoding import target_values
+    >>> from flattest.tables.encoding import target_values
     >>> target_values(pd.DataFrame({"y": [1, 2]}), "y")
     array([1., 2.])
     """
@@ -265,7 +265,7 @@ def check_varies(values: Float[np.ndarray, " n"], target: str) -> None:
     Examples
     --------
     >>> import numpy as np
-    >>> from flattest.encoding import check_varies
+    >>> from flattest.tables.encoding import check_varies
     >>> check_varies(np.array([1.0, 2.0]), "y")
     """
     if values.min() == values.max():

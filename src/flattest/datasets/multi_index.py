@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.input_laws import InputLaw, check_matrix, input_law
-from flattest.links import Link, link_sequence
+from flattest.datasets.input_laws import InputLaw, check_matrix, input_law
+from flattest.datasets.links import Link, link_sequence
 from flattest.validation import (
     check_positive_float,
     check_positive_int,
@@ -34,11 +34,11 @@ class MultiIndexModel:
         Row ``r`` is ``u_r``, used as given: not normalised. A float32 tensor stays one; everything
         else becomes float64.
     links : sequence of str, callable, Link or (coefficient, link)
-        The ``k`` terms ``c_r g_r``, as :func:`flattest.links.link` reads them.
+        The ``k`` terms ``c_r g_r``, as :func:`flattest.datasets.links.link` reads them.
     noise : float, default=0.0
         The standard deviation of the label noise. It never enters ``model(X)``.
     inputs : str, callable or InputLaw, default="gaussian"
-        The law of ``x``; for one with options, an :class:`flattest.input_laws.InputLaw`.
+        The law of ``x``; for one with options, an :class:`flattest.datasets.input_laws.InputLaw`.
 
     Attributes
     ----------
@@ -280,7 +280,7 @@ def make_multi_index(
         ``"quadratic"``, ``"cubic"``, ``"step"``, ``"tanh"``, ``"sin"``, ``"hermite2"`` or
         ``"hermite3"``; ``"-relu"`` for the opposite sign; ``(0.5, "relu")`` for a coefficient; or
         callables acting elementwise. One name or callable alone gives a single-index model. The
-        formulas are listed in :func:`flattest.links.link`.
+        formulas are listed in :func:`flattest.datasets.links.link`.
     directions : "orthonormal" or array_like of shape (k, d), default="orthonormal"
         The vectors ``u_r``. Orthonormal ones are drawn uniformly, and need ``k <= d``; given ones
         are used as they are, not normalised.
@@ -288,8 +288,8 @@ def make_multi_index(
         The standard deviation of the label noise.
     inputs : {"gaussian", "uniform", "rademacher", "sphere", "student_t"}, callable or InputLaw
         The law of the inputs, by default Gaussian. Named laws have mean 0 and covariance I;
-        their formulas are in :class:`flattest.input_laws.InputLaw`. A callable ``(n, d, rng)``
-        returns the inputs themselves.
+        their formulas are in :class:`flattest.datasets.input_laws.InputLaw`. A callable
+        ``(n, d, rng)`` returns the inputs themselves.
     covariance : array_like of shape (d, d), optional
         Multiplies the inputs of a named law by its symmetric root, which makes it their
         covariance.

@@ -50,7 +50,7 @@ class Link:
     Examples
     --------
     >>> import torch
-    >>> from flattest.links import Link
+    >>> from flattest.datasets.links import Link
     >>> Link("softplus", torch.nn.functional.softplus, coefficient=2.0)(torch.zeros(1))
     tensor([1.3863])
     """
@@ -93,7 +93,7 @@ class Link:
         Examples
         --------
         >>> import torch
-        >>> from flattest.links import link
+        >>> from flattest.datasets.links import link
         >>> link((0.5, "relu"))(torch.tensor([-1.0, 4.0]))
         tensor([0., 2.])
         """
@@ -218,7 +218,7 @@ def link(spec: Any, name: str = "link") -> Link:
     Examples
     --------
     >>> import torch
-    >>> from flattest.links import link
+    >>> from flattest.datasets.links import link
     >>> [link(spec) for spec in ("relu", "-abs", (0.5, "cubic"), torch.sigmoid)]
     [Link('relu'), Link('-abs'), Link('cubic', coefficient=0.5), Link('sigmoid')]
     """
@@ -266,7 +266,7 @@ def link_sequence(links: Any) -> tuple[Link, ...]:
 
     Examples
     --------
-    >>> from flattest.links import link_sequence
+    >>> from flattest.datasets.links import link_sequence
     >>> link_sequence(["relu", (2, "-relu")])
     (Link('relu'), Link('relu', coefficient=-2))
     """

@@ -64,7 +64,7 @@ class InputLaw:
 
     Examples
     --------
-    >>> from flattest.input_laws import InputLaw
+    >>> from flattest.datasets.input_laws import InputLaw
     >>> law = InputLaw("sphere", n_features=9)
     >>> law
     InputLaw('sphere', n_features=9)
@@ -136,7 +136,7 @@ class InputLaw:
 
         Examples
         --------
-        >>> from flattest.input_laws import InputLaw
+        >>> from flattest.datasets.input_laws import InputLaw
         >>> InputLaw("rademacher", 3).sample(2, random_state=0)
         tensor([[ 1.,  1.,  1.],
                 [-1., -1., -1.]], dtype=torch.float64)
@@ -185,7 +185,7 @@ def input_law(
 
     Examples
     --------
-    >>> from flattest.input_laws import input_law
+    >>> from flattest.datasets.input_laws import input_law
     >>> input_law("student_t", 3)
     InputLaw('student_t', n_features=3, degrees_of_freedom=5)
     """
@@ -229,7 +229,7 @@ def check_matrix(values: Any, name: str, shape: tuple[int, int]) -> Tensor:
 
     Examples
     --------
-    >>> from flattest.input_laws import check_matrix
+    >>> from flattest.datasets.input_laws import check_matrix
     >>> check_matrix([[1, 2]], "directions", (1, 2))
     tensor([[1., 2.]], dtype=torch.float64)
     """
