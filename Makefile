@@ -64,6 +64,7 @@ slow: $(DEV)
 bench: $(RUNTIME)
 	@set -e; for script in $(sort $(wildcard benchmarks/bench_*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/quote.py
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

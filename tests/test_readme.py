@@ -1,0 +1,18 @@
+"""The README's examples run as doctests; its figures come from the stored benchmark results."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_readme_quotes_the_stored_results() -> None:
+    script = (
+        "import sys; sys.path.insert(0, 'benchmarks'); import quote; "
+        "sys.stdout.reconfigure(encoding='utf-8'); print(quote.quotation(), end='')"
+    )
+    quoted = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert quoted in (ROOT / "README.md").read_text(encoding="utf-8"), "run benchmarks/quote.py"
