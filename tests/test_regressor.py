@@ -240,10 +240,13 @@ def test_an_interrupted_fit_is_no_fit(monkeypatch):
         model.predict(X)
 
 
-def test_progress_is_printed_on_request(capsys):
+def test_progress_is_shown_on_request(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes Rich take the captured stream for a terminal
     X, y = _planted(n=30, d=2)
     _quick(verbose=1).fit(X, y)
-    assert "2 directions: cross-validation error" in capsys.readouterr().out
+    assert "fitting on" in capsys.readouterr().err
+    _quick().fit(X, y)
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

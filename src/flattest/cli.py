@@ -199,22 +199,22 @@ def fit(
     Writes the model, a report (JSON) and figures (PNG, SVG) into --out, all or nothing.
     """
     from flattest.output_folder import check_output_folder, output_folder
-    from flattest.terminal import fit_summary, working
+    from flattest.terminal import fit_summary
 
     check_output_folder(out, force=force)
     _leave_cores_to_the_folds()
-    with working(_stderr(), f"Fitting {table.name}"):
-        result = _fit_file(
-            table,
-            target,
-            test_size=test_size,
-            random_state=random_state,
-            width=width,
-            ignore=ignore or (),
-            drop_incomplete=drop_missing,
-        )
-        with output_folder(out, force=force) as folder:
-            result.write(folder)
+    result = _fit_file(
+        table,
+        target,
+        test_size=test_size,
+        random_state=random_state,
+        width=width,
+        ignore=ignore or (),
+        drop_incomplete=drop_missing,
+        verbose=_stderr().is_terminal,
+    )
+    with output_folder(out, force=force) as folder:
+        result.write(folder)
     console = Console()
     console.print(fit_summary(result))
     console.print(f"Model, report and figures: [bold]{out}[/]")

@@ -271,36 +271,6 @@ class Steps:
         )
 
 
-@contextmanager
-def working(console: Console, description: str) -> Iterator[None]:
-    """Show a spinner and the time taken while something of unknown length goes on.
-
-    Parameters
-    ----------
-    console : Console
-        Where to show it.
-    description : str
-        What is being done.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), _Elapsed())
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        progress.add_task(description, total=None)
-        yield
-
-
-class _Elapsed(ProgressColumn):
-    """The seconds since the start."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.elapsed or 0:.0f} s")
-
-
 def _certificate(fit: TableFit) -> RenderableType:
     flatness = fit.flatness
     table = _table("Flatness on the training rows", "trace", caption=_RATIO)

@@ -13,6 +13,14 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from joblib import Parallel, delayed
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from flattest.activations import Homogeneous
@@ -192,28 +200,52 @@ def eliminate(
         From the most directions to the fewest.
     """
     rounds: list[Round] = []
-    near = strengths
-    for h in _sizes(learners[-1].basis.shape[1], fewest):
-        seeds = rng.integers(2**63, size=len(learners)).tolist()
-        results = Parallel(n_jobs=n_jobs, prefer="threads")(
-            delayed(learner.path)(near, seed, network)
-            for learner, seed in zip(learners, seeds, strict=True)
-        )
-        errors = np.array([fold_errors for _, fold_errors in results[:-1]])
-        rounds.append(Round(h, learners[-1].basis, results[-1][0], errors))
-        best = rounds[-1].best
-        if verbose:
-            print(
-                f"{h} directions: cross-validation error {rounds[-1].error:.4g}"
-                f" at strength {near[best]:.3g}"
+    near, sizes = strengths, _sizes(learners[-1].basis.shape[1], fewest)
+    later = min(2 * _NEIGHBOURS + 1, len(strengths))
+    networks = len(learners) * (len(strengths) + (len(sizes) - 1) * later)
+    with _progress(verbose) as bar:
+        task = bar.add_task("", total=networks)
+        for h in sizes:
+            bar.update(task, description=f"{h} direction{'s' * (h > 1)}")
+            seeds = rng.integers(2**63, size=len(learners)).tolist()
+            paths = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
+                delayed(learner.path)(near, seed, network)
+                for learner, seed in zip(learners, seeds, strict=True)
             )
-        centre = int(np.searchsorted(strengths, near[best]))
-        near = strengths[max(0, centre - _NEIGHBOURS) : centre + _NEIGHBOURS + 1]
-        if h > fewest:
-            for learner, (fits, _) in zip(learners, results, strict=True):
-                vectors = learner.gradients(fits[best], network.activation)[1]
-                learner.basis = vectors[:, : _sizes(h, fewest)[1]]
+            results = []
+            for path in paths:
+                results.append(path)
+                bar.advance(task, later if rounds else len(strengths))
+            rounds.append(_round(learners, results, h))
+            near = _neighbours(strengths, near[rounds[-1].best])
+            if h > fewest:
+                for learner, (fits, _) in zip(learners, results, strict=True):
+                    vectors = learner.gradients(fits[rounds[-1].best], network.activation)[1]
+                    learner.basis = vectors[:, : _sizes(h, fewest)[1]]
     return rounds
+
+
+def _round(learners: list[Learner], results: list[tuple[list[Fit], list[float]]], h: int) -> Round:
+    errors = np.array([fold_errors for _, fold_errors in results[:-1]])
+    return Round(h, learners[-1].basis, results[-1][0], errors)
+
+
+def _neighbours(strengths: np.ndarray, best: float) -> np.ndarray:
+    centre = int(np.searchsorted(strengths, best))
+    return strengths[max(0, centre - _NEIGHBOURS) : centre + _NEIGHBOURS + 1]
+
+
+def _progress(verbose: Any) -> Progress:
+    """Make a bar over the networks to be fitted, on the error stream."""
+    columns = (
+        TextColumn("fitting on {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("networks, time left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not verbose)
 
 
 def with_bias(inputs: Float[Tensor, "n d"], bias: bool) -> Float[Tensor, "n d1"]:

@@ -82,7 +82,7 @@ class MultiIndexRegressor(
     n_jobs : int, optional
         Folds worked on at the same time, in threads.
     verbose : int
-        Print one line per round if positive.
+        Show the progress, with an estimate of the time left, if positive.
 
     Attributes
     ----------

@@ -202,6 +202,7 @@ def fit_table(
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
     random_state: int = 0,
+    verbose: bool = False,
 ) -> TableFit:
     """Fit a multi-index regression to a part of a table, and test it on the rest.
 
@@ -221,6 +222,8 @@ def fit_table(
         Whether to leave out rows with missing values.
     random_state : int
         Seed of the split and of the fit.
+    verbose : bool
+        Whether to show the progress.
 
     Returns
     -------
@@ -260,7 +263,9 @@ def fit_table(
     check_varies(y[train], target)
 
     started = time.perf_counter()
-    regressor = MultiIndexRegressor(width=width, random_state=random_state, n_jobs=-1)
+    regressor = MultiIndexRegressor(
+        width=width, random_state=random_state, n_jobs=-1, verbose=verbose
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         regressor.fit(X[train], y[train])
