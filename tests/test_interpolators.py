@@ -307,7 +307,7 @@ def test_an_interruption_keeps_what_is_done(method):
             raise KeyboardInterrupt
 
     problem = Problem(
-        X, y, 40, ft.activation("relu"), np.random.default_rng(0), 2000, 1e-10, report
+        X, y, 40, ft.activation("relu"), np.random.default_rng(0), 2000, 1e-10, 1e-16, report
     )
     outcome = METHODS[method](problem)
     assert outcome.status is ft.Status.INTERRUPTED
@@ -367,7 +367,7 @@ def test_zero_targets_give_the_zero_network():
 
 def test_large_data_fall_back_to_the_first_order_method(monkeypatch):
     solver = importlib.import_module("flattest.interpolators.flattest")
-    monkeypatch.setattr(solver, "_MOST_SAMPLES", 10)
+    monkeypatch.setattr(solver, "DUAL_SIZE", 10)
     X, y, _ = ft.make_multi_index(60, 4, ["relu"], random_state=0)
     result = ft.interpolate(X, y, width=20, random_state=0)
     assert "penalised" in result.notes["fallback"]

@@ -40,6 +40,7 @@ METHODS: dict[str, Callable[..., Outcome]] = {
     "penalised": penalised,
     "gradient_descent": gradient_descent,
 }
+_HIGHEST_DEGREE = 20
 _OBJECTIVES = ("trace", "reflected")
 
 
@@ -136,10 +137,11 @@ def interpolate(
         X=features.double(),
         y=targets.double(),
         width=check_positive_int(width, "width"),
-        activation=get_activation(activation),
+        activation=_check_activation(activation),
         rng=check_random_state(random_state),
         max_iter=None if max_iter is None else check_positive_int(max_iter, "max_iter"),
         tol=check_positive_float(tol, "tol"),
+        rounding=torch.finfo(features.dtype).eps,
         report=lambda entry, expected: None,
     )
     started = time.perf_counter()
@@ -150,13 +152,18 @@ def interpolate(
         outcome.weights.to(features), outcome.coefficients.to(features), problem.activation
     )
     flatness = measure(net, features, targets)
-    if outcome.status is not Status.CONVERGED:
-        warnings.warn(f"{method}: {outcome.status.value}", ConvergenceWarning, stacklevel=2)
+    status = outcome.status
+    floor = 1e4 * problem.rounding**2  # of the returned network, in the dtype of the data
+    missed = flatness.loss > max(tol, floor) * float(problem.y.square().mean())
+    if missed and status in (Status.CONVERGED, Status.NOT_FLATTEST):
+        status = Status.NOT_INTERPOLATING
+    if status is not Status.CONVERGED:
+        warnings.warn(f"{method}: {status.value}", ConvergenceWarning, stacklevel=2)
     return Interpolation(
         net=net,
         flatness=flatness,
         train_error=flatness.loss,
-        status=outcome.status,
+        status=status,
         history=outcome.history,
         method=method,
         seconds=seconds,
@@ -183,6 +190,16 @@ def _check_method(
                 f"method {method!r} has no option {name!r}; its options are {', '.join(known)}."
             )
     return solve, {name: _check_option(name, value) for name, value in options.items()}
+
+
+def _check_activation(activation: Any) -> Homogeneous:
+    chosen = get_activation(activation)
+    if chosen.degree > _HIGHEST_DEGREE:
+        raise ValueError(
+            f"activation has degree {chosen.degree:g}, and powers above {_HIGHEST_DEGREE} leave "
+            "the range of floating-point numbers; use a lower degree."
+        )
+    return chosen
 
 
 def _check_option(name: str, value: Any) -> Any:

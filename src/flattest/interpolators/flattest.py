@@ -6,16 +6,22 @@ from typing import NamedTuple
 
 import torch
 
+from flattest.flatness import Flatness
 from flattest.interpolators.objective import Objective, Point
-from flattest.interpolators.penalised import penalised
+from flattest.interpolators.penalised import (
+    DEFAULT_MAX_ITER,
+    DUAL_SIZE,
+    anneal,
+    has_annealed,
+    penalised,
+)
 from flattest.interpolators.recovery import gather, recover
 from flattest.interpolators.result import Outcome, Problem, Status
-from flattest.interpolators.run import Run
+from flattest.interpolators.run import Finished, Run
 from flattest.interpolators.second_order import Schedule, descend, restore
 
-_STEP_FLOPS = 2e11
-_MOST_SAMPLES = 4000
-"""Largest step, and largest dual system, that the second-order method takes on."""
+_STEP_FLOPS = 5e10
+"""Largest step that the second-order method takes on; its memory grows alike."""
 _RECOVERY_EVERY = 5
 _RECOVERY_ERROR = 1e-3
 _WINDOW, _SETTLED = 10, 1e-4
@@ -34,56 +40,100 @@ _GENTLE = 1e-3
 class _Candidate(NamedTuple):
     """A network, with what its descent says of it."""
 
-    point: Point
-    orbit_minimum: float
-    interpolates: bool
+    finished: Finished
     settled: bool
-    interrupted: bool
+    recovered: bool
     gathered: Point
     """The network before the last step towards interpolation, with all its neurons."""
+
+    @property
+    def flatness(self) -> Flatness:
+        """The flatness on the data."""
+        return self.finished.flatness
 
 
 def flattest(problem: Problem, *, objective: str = "trace", trace_tol: float = 0.01) -> Outcome:
     """See :func:`flattest.interpolate`; this is the second-order solver behind it."""
     p, (n, d) = problem.activation.degree, problem.X.shape
-    if n > _MOST_SAMPLES or float(n) ** 2 * problem.width * (min(n, d) + 1) > _STEP_FLOPS:
+    if n > DUAL_SIZE or float(n) ** 2 * problem.width * (min(n, d) + 1) > _STEP_FLOPS:
         outcome = penalised(problem, objective=objective)
         return outcome._replace(notes={"fallback": "penalised, as the data are large"})
     run = Run(problem, default_max_iter=100 if p == 1 else 300)
-    # For even and odd activations the reflected flatness is the flatness.
-    same = problem.activation.parity != 0
-    first = run.trace if same else run.reflected
-    best = _search(run, first, run.start(problem.width), Schedule())
-    interrupted = best.interrupted
-    if not (best.interpolates or interrupted):
-        start = run.random_features(problem.width)
-        gentle = _GENTLE / first.value(start)
-        other = _search(run, first, start, Schedule(start=gentle, end=gentle))
-        interrupted = other.interrupted
-        best = other if other.interpolates else best
-    notes = {"orbit_minimum_of_least_reflected": best.orbit_minimum}
-    if objective == "trace" and not same and not interrupted:
-        strict = _search(run, run.trace, best.gathered, _WARM)
-        notes["orbit_minimum_of_least_trace"] = strict.orbit_minimum
-        flatter = strict.orbit_minimum < (1 - trace_tol) * best.orbit_minimum
-        if strict.interpolates and (flatter or not best.interpolates):
-            best = strict
-        interrupted = strict.interrupted
+    candidates: list[_Candidate] = []
+    interrupted = False
+    try:
+        _explore(run, objective, candidates)
+    except KeyboardInterrupt:
+        interrupted = True
+    best, notes = _choose(candidates, objective, trace_tol, problem.target_error)
     if interrupted:
         status = Status.INTERRUPTED
-    elif not best.interpolates:
+    elif best.flatness.loss > problem.target_error:
         status = Status.NOT_INTERPOLATING
     else:
         status = Status.CONVERGED if best.settled else Status.NOT_FLATTEST
-    return run.outcome(best.point, status, notes)
+    return run.outcome(best.finished, status, notes)
 
 
-def _search(run: Run, objective: Objective, start: Point, schedule: Schedule) -> _Candidate:
-    """Descend, and finish by exact recovery or by a last step towards interpolation."""
+def _explore(run: Run, objective: str, candidates: list[_Candidate]) -> None:
+    """Collect interpolators; where a few neurons explain the data the first one is recovered."""
+    width, limit = run.problem.width, run.problem.target_error
+    # For even and odd activations the reflected flatness is the flatness.
+    same = run.problem.activation.parity != 0
+    first = run.trace if same else run.reflected
+    _search(run, candidates, first, run.start(width), Schedule())
+    found = candidates[0]
+    if found.recovered or (run.trace.p > 1 and found.flatness.loss <= limit):
+        if objective == "trace" and not same:
+            _search(run, candidates, run.trace, found.gathered, _WARM)
+        return
+    # Without recovery the slow way finds flatter networks: gates freeze late in it.
+    goal, point = run.objective(objective), run.start(width)
+    for annealed in anneal(run, goal, point, run.problem.max_iter or DEFAULT_MAX_ITER):
+        point = annealed
+    settled = has_annealed(run.history)
+    point = restore(goal, run.data.target, point)
+    candidates.append(_Candidate(run.finish(point), settled, False, point))
+    if all(candidate.flatness.loss > limit for candidate in candidates):
+        start = run.random_features(width)
+        gentle = _GENTLE / max(first.value(start), 1e-300)
+        for strength in (_WARM.start, gentle):
+            _search(run, candidates, first, start, Schedule(start=strength, end=gentle))
+
+
+def _choose(
+    candidates: list[_Candidate], objective: str, trace_tol: float, limit: float
+) -> tuple[_Candidate, dict[str, float]]:
+    """Choose among the interpolators: the least reflected, unless the least trace is less."""
+    fitting = [candidate for candidate in candidates if candidate.flatness.loss <= limit]
+    if not fitting:
+        return min(candidates, key=lambda candidate: candidate.flatness.loss), {}
+    reflected = min(fitting, key=lambda candidate: candidate.flatness.reflected_orbit_minimum)
+    trace = min(fitting, key=lambda candidate: candidate.flatness.orbit_minimum)
+    least = trace.flatness.orbit_minimum
+    notes = {
+        "orbit_minimum_of_least_reflected": reflected.flatness.orbit_minimum,
+        "orbit_minimum_of_least_trace": least,
+    }
+    flatter = least < (1 - trace_tol) * reflected.flatness.orbit_minimum
+    return (trace if objective == "trace" and flatter else reflected), notes
+
+
+def _search(
+    run: Run,
+    candidates: list[_Candidate],
+    objective: Objective,
+    start: Point,
+    schedule: Schedule,
+) -> None:
+    """Descend, and finish by exact recovery or by a last step towards interpolation.
+
+    An interruption keeps the network reached, and goes on its way.
+    """
     target, p, tol = run.data.target, objective.p, run.problem.tol
     stage = "reflected" if objective is run.reflected else "trace"
     newton = _NEWTON_BELOW if p >= 2 else 0.0
-    point, found, settled, sparse, interrupted = start, None, False, p == 1, False
+    point, found, settled, sparse = start, None, False, p == 1
     minima: list[float] = []
     errors: list[float] = []
     try:
@@ -96,7 +146,7 @@ def _search(run: Run, objective: Objective, start: Point, schedule: Schedule) ->
             errors.append(state.train_error)
             due = p == 1 and iteration % _RECOVERY_EVERY == 0
             if due and state.train_error < _RECOVERY_ERROR:
-                found = recover(objective, target, point)
+                found = recover(objective, target, point, run.problem.rounding)
                 if found is not None:
                     break
             if sparse and state.strength < _WEAK and _is_stuck(errors, tol):
@@ -106,16 +156,14 @@ def _search(run: Run, objective: Objective, start: Point, schedule: Schedule) ->
             settled = state.strength <= schedule.end and _has_settled(minima)
             if settled:
                 break
-        gathered, settled = point, settled or found is not None
-        point = found or restore(objective, target, point)
+        last = found or restore(objective, target, point)
     except KeyboardInterrupt:
-        gathered, interrupted = point, True
-    if run.error(point) > tol >= run.error(start):
-        point, settled = start, False  # the descent lost the interpolation that it was given
-    point = run.trace.balance(run.trace.point(point.W, point.a))
-    run.record(point, 0.0, f"{stage}, finished")
-    interpolates = run.error(point) <= tol
-    return _Candidate(point, run.orbit_minimum(point), interpolates, settled, interrupted, gathered)
+        candidates.append(_Candidate(run.finish(point), False, False, point))
+        raise
+    if run.error(last) > tol >= run.error(start):
+        last, settled = start, False  # the descent lost the interpolation that it was given
+    recovered = found is not None
+    candidates.append(_Candidate(run.finish(last), settled or recovered, recovered, point))
 
 
 def _replenish(

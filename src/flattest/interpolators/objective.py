@@ -51,7 +51,7 @@ class Whitened:
         self.norms = norms / norms.mean()
         self.scale = float(y.square().mean().sqrt())
         self.target = y / self.scale
-        self._unit = float(norms.mean())
+        self._size = self.scale * math.sqrt(float(norms.mean()))
 
     @property
     def rank(self) -> int:
@@ -63,12 +63,12 @@ class Whitened:
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, " m"]]:
         """Return the network on the original inputs and targets, balanced where this one is."""
         # Units and target scale multiply B alone; this rescaling shares the factor with A.
-        c = (self.scale**2 * self._unit) ** (1 / (2 * degree + 2))
+        c = self._size ** (1 / (degree + 1))
         return c * W @ self._back.T, c**-degree * self.scale * a
 
     def trace_unit(self, degree: float) -> float:
         """Return the trace of what `restore` gives over the trace in these coordinates."""
-        return (self.scale**2 * self._unit) ** (degree / (degree + 1))
+        return self._size ** (2 * degree / (degree + 1))
 
 
 class Point(NamedTuple):

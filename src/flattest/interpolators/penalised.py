@@ -2,43 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from flattest.interpolators.objective import Objective, Point
-from flattest.interpolators.result import Outcome, Problem, Status
+from flattest.interpolators.result import Iterate, Outcome, Problem, Status
 from flattest.interpolators.run import Run
 from flattest.interpolators.second_order import restore
 
-_DEFAULT_MAX_ITER = 4000
+DEFAULT_MAX_ITER = 4000
 _REPORTS = 200
 _STRENGTHS = (3e-2, 1e-7)
 _RATES = (2e-2, 1e-4)
 _BETAS = (0.9, 0.99)
-_DUAL_SIZE = 3000
+_STAGE, _SETTLED = "annealing", 0.01
+DUAL_SIZE = 4000
 """Number of samples up to which the final correction, an n x n system, is affordable."""
 
 
 def penalised(problem: Problem, *, objective: str = "trace") -> Outcome:
     """See :func:`flattest.interpolate`; needs memory for the n x m activations only."""
-    run = Run(problem, _DEFAULT_MAX_ITER)
-    goal, target = run.objective(objective), run.data.target
-    point, interrupted = run.start(problem.width), False
-    moments = [torch.zeros_like(value) for value in (point.W, point.W, point.a, point.a)]
-    every = max(1, run.max_iter // _REPORTS)
+    run = Run(problem, DEFAULT_MAX_ITER)
+    goal, interrupted = run.objective(objective), False
+    point = run.start(problem.width)
     try:
-        for iteration in range(run.max_iter):
-            share = iteration / max(run.max_iter - 1, 1)
-            strength, rate = (_between(ends, share) for ends in (_STRENGTHS, _RATES))
-            if iteration % every == 0:
-                run.record(point, strength, "descent")
-            point = adam_step(goal, target, point, moments, iteration + 1, strength, rate)
-        if len(target) <= _DUAL_SIZE:
-            point = restore(goal, target, point)
+        for annealed in anneal(run, goal, point, run.max_iter):
+            point = annealed
+        if len(problem.y) <= DUAL_SIZE:
+            point = restore(goal, run.data.target, point)
     except KeyboardInterrupt:
         interrupted = True
-    run.record(point, 0.0, "restored")
-    status = Status.CONVERGED if run.error(point) <= problem.tol else Status.NOT_INTERPOLATING
-    return run.outcome(point, Status.INTERRUPTED if interrupted else status, {})
+    finished = run.finish(point)
+    if interrupted:
+        status = Status.INTERRUPTED
+    elif finished.flatness.loss > problem.target_error:
+        status = Status.NOT_INTERPOLATING
+    else:
+        settled = has_annealed(run.history)
+        status = Status.CONVERGED if settled else Status.NOT_FLATTEST
+    return run.outcome(finished, status, {})
+
+
+def anneal(run: Run, goal: Objective, point: Point, max_iter: int) -> Iterator[Point]:
+    """Lower the strength of the penalty geometrically from one end to the other.
+
+    Parameters
+    ----------
+    run : Run
+        The problem; its history gets some 200 lines.
+    goal : Objective
+        The flatness that is penalised.
+    point : Point
+        Where to start.
+    max_iter : int
+        Number of steps.
+
+    Yields
+    ------
+    Point
+        The network after each step.
+    """
+    moments = [torch.zeros_like(value) for value in (point.W, point.W, point.a, point.a)]
+    every = max(1, max_iter // _REPORTS)
+    for iteration in range(max_iter):
+        share = iteration / max(max_iter - 1, 1)
+        strength, rate = (_between(ends, share) for ends in (_STRENGTHS, _RATES))
+        if iteration % every == 0:
+            run.record(point, strength, _STAGE)
+        point = adam_step(goal, run.data.target, point, moments, iteration + 1, strength, rate)
+        yield point
+
+
+def has_annealed(history: list[Iterate]) -> bool:
+    """Tell whether the orbit minimum kept still over the last tenth of the steps."""
+    minima = [entry.orbit_minimum for entry in history if entry.stage == _STAGE]
+    last = minima[-max(2, len(minima) // 10) :]
+    return len(minima) >= _REPORTS // 2 and max(last) - min(last) <= _SETTLED * min(last)
 
 
 def _between(ends: tuple[float, float], share: float) -> float:

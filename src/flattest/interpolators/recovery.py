@@ -26,7 +26,9 @@ _FLATTENING = Schedule(start=1e-5, end=1e-5)
 _FLATTENING_ITERATIONS = 60
 
 
-def recover(objective: Objective, target: Float[Tensor, " n"], point: Point) -> Point | None:
+def recover(
+    objective: Objective, target: Float[Tensor, " n"], point: Point, rounding: float
+) -> Point | None:
     """Look for few rays that interpolate; the fewest found, or None.
 
     Parameters
@@ -37,12 +39,15 @@ def recover(objective: Objective, target: Float[Tensor, " n"], point: Point) -> 
         The targets, of unit size.
     point : Point
         A network that nearly interpolates.
+    rounding : float
+        The unit of rounding of the data: what is left of the error counts as rounding up to that.
 
     Returns
     -------
     Point or None
         A network of few neurons whose relative error is that of rounding.
     """
+    exact = max(_EXACT, (2 * rounding) ** 2)
     n, r = objective.X.shape
     candidates = []
     for cosine in _COSINES:
@@ -60,12 +65,14 @@ def recover(objective: Objective, target: Float[Tensor, " n"], point: Point) -> 
             continue
         tried.add(key)
         solved, error = _levenberg_marquardt(objective, target, rays, signs)
-        if error < _EXACT:
-            return _flatten(objective, target, objective.point(solved, signs))
+        if error < exact:
+            return _flatten(objective, target, objective.point(solved, signs), exact)
     return None
 
 
-def _flatten(objective: Objective, target: Float[Tensor, " n"], point: Point) -> Point:
+def _flatten(
+    objective: Objective, target: Float[Tensor, " n"], point: Point, exact: float
+) -> Point:
     """Descend among the exact interpolators around a recovered one, where there are others.
 
     Opposite rays leave some freedom: ``relu(u x) + relu(-u x)`` takes any linear function that
@@ -80,7 +87,7 @@ def _flatten(objective: Objective, target: Float[Tensor, " n"], point: Point) ->
     solved, error = _levenberg_marquardt(objective, target, rays, signs)
     flattened = objective.balance(objective.point(solved, signs))
     lower = objective.orbit_minimum(flattened) < objective.orbit_minimum(point)
-    return flattened if error < _EXACT and lower else objective.balance(point)
+    return flattened if error < exact and lower else objective.balance(point)
 
 
 def gather(

@@ -70,7 +70,7 @@ class Iterate(NamedTuple):
     >>> import flattest as ft
     >>> result = ft.interpolate([[1.0], [-2.0]], [1.0, 0.0], width=2, random_state=0)
     >>> result.history[-1].stage
-    'trace, finished'
+    'returned'
     """
 
     iteration: int
@@ -99,6 +99,8 @@ class Problem:
         Bound on the iterations; None for the method's own default.
     tol : float
         The network interpolates once its MSE is at most ``tol * mean(y**2)``.
+    rounding : float
+        The unit of rounding of the dtype in which the data came.
     report : callable
         Called with each `Iterate` and the expected number of iterations.
     """
@@ -110,6 +112,7 @@ class Problem:
     rng: np.random.Generator
     max_iter: int | None
     tol: float
+    rounding: float
     report: Callable[[Iterate, int], None]
 
     @property
@@ -132,7 +135,7 @@ class Outcome(NamedTuple):
     notes: dict[str, Any] = {}  # noqa: RUF012 - an immutable default of a named tuple
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Interpolation:
     """A network fitted to zero training loss, with how it was found and how flat it is.
 

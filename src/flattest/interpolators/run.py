@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from flattest.flatness import Flatness, measure
 from flattest.interpolators.objective import Objective, Point, Whitened
 from flattest.interpolators.result import Iterate, Outcome, Problem, Status
+from flattest.networks import TwoLayerNet
+from flattest.symmetry import balance
 
 _START_SIZE = 0.1
 """Root mean square of the first network's outputs: small, so that the data choose directions."""
+
+
+class Finished(NamedTuple):
+    """A network in the coordinates of the data, with its flatness."""
+
+    net: TwoLayerNet
+    flatness: Flatness
 
 
 class Run:
@@ -39,7 +51,7 @@ class Run:
     def start(self, width: int) -> Point:
         """Draw random directions and signs, small enough for the data to choose among them."""
         W = self.problem.normal(width, self.data.rank)
-        W = W / W.norm(dim=1, keepdim=True)
+        W = self._awake(W / W.norm(dim=1, keepdim=True))
         a = torch.where(self.problem.normal(width) < 0, -1.0, 1.0).to(W)
         point = self.trace.balance(self.trace.point(W, a))
         # f is homogeneous of degree p + 1 in all parameters together.
@@ -59,18 +71,19 @@ class Run:
         along = (W[: width // 2] * beside).sum(dim=1, keepdim=True)
         offset = self.problem.normal(width // 2, 1) / len(units)
         W[: width // 2] += (offset - along) * beside
+        W = self._awake(W)
         s = self.trace.activation(self.data.features @ W.T)
         a = torch.linalg.lstsq(s.cpu(), self.data.target.cpu()[:, None], driver="gelsd").solution
         return self.trace.balance(self.trace.point(W, a[:, 0].to(W)))
 
+    def _awake(self, W: Float[Tensor, "m r"]) -> Float[Tensor, "m r"]:
+        """Turn neurons that fire on no sample round: where the data are few, many do not."""
+        asleep = (self.trace.activation(self.data.features @ W.T) == 0).all(dim=0)
+        return torch.where(asleep[:, None], -W, W)
+
     def error(self, point: Point) -> float:
         """Return the mean squared error over the mean square of the targets."""
         return float((point.f - self.data.target).square().mean())
-
-    def orbit_minimum(self, point: Point) -> float:
-        """Return the orbit minimum of the trace in the units of the data."""
-        point = self.trace.point(point.W, point.a)
-        return self.trace.orbit_minimum(point) * self.data.trace_unit(self.trace.p)
 
     def record(self, point: Point, strength: float, stage: str) -> None:
         """Add a line to the history, in the units of the data."""
@@ -87,7 +100,24 @@ class Run:
         self.history.append(entry)
         self.problem.report(entry, self.max_iter)
 
-    def outcome(self, point: Point, status: Status, notes: dict[str, Any]) -> Outcome:
-        """Hand the network back in the coordinates of the data."""
-        weights, coefficients = self.data.restore(point.W, point.a, self.trace.p)
-        return Outcome(weights, coefficients, status, self.history, notes)
+    def finish(self, point: Point) -> Finished:
+        """Return the network in the coordinates of the data, balanced and measured there."""
+        X, y = self.problem.X, self.problem.y
+        parameters = self.data.restore(point.W, point.a, self.trace.p)
+        net = balance(TwoLayerNet(*parameters, self.problem.activation), X)
+        return Finished(net, measure(net, X, y))
+
+    def outcome(self, finished: Finished, status: Status, notes: dict[str, Any]) -> Outcome:
+        """Hand a network back, as the last line of the history."""
+        flatness = finished.flatness
+        entry = Iterate(
+            iteration=len(self.history),
+            train_error=flatness.loss,
+            trace=flatness.gauss_newton,
+            orbit_minimum=flatness.orbit_minimum,
+            strength=0.0,
+            stage="returned",
+        )
+        self.history.append(entry)
+        net = finished.net
+        return Outcome(net.weights.detach(), net.coefficients.detach(), status, self.history, notes)

@@ -13,13 +13,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from torch import Tensor
 
 from flattest._version import __version__
 from flattest.activations import Homogeneous
 from flattest.flatness import Flatness, measure
-from flattest.networks import TwoLayerNet, append_bias_coordinate
+from flattest.networks import TwoLayerNet, append_bias_coordinate, write_safetensors
 from flattest.regression.regressor import MultiIndexRegressor
 from flattest.tables.encoding import Encoding
 
@@ -218,7 +217,6 @@ class SavedModel:
         OSError
             If the file cannot be written.
         """
-        target = Path(path)
         tensors = {
             "weights": self.network.weights.detach().contiguous(),
             "coefficients": self.network.coefficients.detach().contiguous(),
@@ -234,12 +232,7 @@ class SavedModel:
             "encoding": json.dumps(self.encoding.to_dict()),
             "flattest_version": self.fitted_with,
         }
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(serialize(tensors, metadata=metadata))
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_safetensors(Path(path), tensors, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SavedModel:
