@@ -69,13 +69,15 @@ def interpolate(
     Parameters
     ----------
     X : Tensor or array_like of shape (n, d)
-        The inputs. The computation runs in float64 on their device.
+        The inputs. The computation runs in float64 on their device; the network comes back in
+        their dtype.
     y : Tensor or array_like of shape (n,)
         The targets.
     method : {"flattest", "penalised", "gradient_descent"}
         ``"flattest"``: the second-order method, through an ``n x n`` dual system, with exact
-        recovery where few neurons explain the data (``p = 1``); for large data it hands over to
-        ``"penalised"``, Adam on the loss plus a flatness penalty that goes to zero.
+        recovery where few neurons explain the data (``p = 1``). Where nothing is recovered it adds
+        a run of ``"penalised"``, Adam on the loss plus a flatness penalty that goes to zero, and
+        returns the flatter result; large data go to that alone.
         ``"gradient_descent"``: the baseline, Nesterov's method on the loss alone.
     width : int
         Number of neurons ``m``. For ``p = 1`` merged neurons may leave fewer.
@@ -101,7 +103,8 @@ def interpolate(
     Returns
     -------
     Interpolation
-        The network with its flatness, status and history.
+        The network with its flatness, status and history. Ctrl-C ends the search, not the
+        program: it returns the best network so far with `Status.INTERRUPTED`.
 
     Raises
     ------

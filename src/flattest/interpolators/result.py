@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -42,8 +43,8 @@ class Status(enum.Enum):
         "the data."
     )
     INTERRUPTED = (
-        "The solver was interrupted; this is its best network so far, call again to continue "
-        "from scratch."
+        "The solver was interrupted; this is the best network that it had, and a new call starts "
+        "afresh."
     )
 
 
@@ -189,12 +190,12 @@ class Interpolation:
 
     def __repr__(self) -> str:
         """Summarise in four lines."""
+        ratio = self.flatness.ratio
+        certificate = "" if math.isnan(ratio) else f"  ({ratio:.4g} times the lower bound)"
         return (
-            f"Interpolation by {self.method}: {self.status.name.lower()} in "
-            f"{len(self.history)} iterations, {self.seconds:.2f} s\n"
+            f"Interpolation by {self.method}: {self.status.name.lower()} in {self.seconds:.2f} s\n"
             f"  train error    {self.train_error:.3g}\n"
-            f"  orbit minimum  {self.flatness.orbit_minimum:.6g}"
-            f"  ({self.flatness.ratio:.4g} times the lower bound)\n"
+            f"  orbit minimum  {self.flatness.orbit_minimum:.6g}{certificate}\n"
             f"  net            {self.net!r}"
         )
 

@@ -68,7 +68,7 @@ class MultiIndexRegressor(
     n_directions : "auto" or int
         Number of directions ``k``. ``"auto"``: the smallest one whose cross-validation error is
         within one standard error (of the difference over the folds) of the least. An integer is
-        lowered to the number of linearly independent features where that is smaller.
+        lowered to the number of linearly independent features where these are fewer.
     strengths : "auto" or sequence of float
         The strengths ``lambda``, relative to targets of unit variance. The one of least mean
         cross-validation error is taken.
@@ -109,7 +109,8 @@ class MultiIndexRegressor(
         Iterations of `network_` at that strength; 0 where there was nothing to fit.
     path_ : DataFrame
         One row per network tried: `n_directions`, `strength`, `cv_error` (mean squared error),
-        `cv_standard_error`, and `flatness`, the reflected orbit minimum of the network on all data.
+        `cv_standard_error`, and `flatness`, the reflected orbit minimum of the network on all rows,
+        as a function of the directions of its round.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)

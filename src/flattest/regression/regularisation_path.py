@@ -25,6 +25,7 @@ _START_SIZE = 0.1
 _SECOND_ORDER_SAMPLES = 250
 """Up to here the dual system is cheaper; beyond, Adam is, and its networks predict better."""
 _SECOND_ORDER_FLOPS = 1e9
+_STARTS = 4
 _BATCH = 4096
 _RATE, _WARM_RATE, _LAST_RATE = 0.05, 0.025, 0.05
 """Adam's rates at the first and at later strengths, and the share it ends with."""
@@ -41,7 +42,7 @@ class Fit(NamedTuple):
     weights: Float[Tensor, "m d"]
     coefficients: Float[Tensor, " m"]
     flatness: float
-    """Its reflected orbit minimum."""
+    """Its reflected orbit minimum on these inputs."""
     iterations: int
     settled: bool
 
@@ -108,6 +109,8 @@ def _follow(
     p, second_order = objective.p, _suits_second_order(objective, width)
     view = _rows(objective, data.target, rng)[0]
     point = _start(view, width, rng)
+    if second_order:
+        point = _best_start(objective, data.target, strengths[0], width, max_iter, rng)
     for k, strength in enumerate(strengths):
         if second_order:
             point, steps, settled = _second_order(objective, data.target, point, strength, max_iter)
@@ -120,6 +123,22 @@ def _follow(
         weights, coefficients = data.restore(point.W, point.a, p)
         flatness = view.orbit_minimum(point) * data.trace_unit(p)
         yield Fit(strength, weights, coefficients, flatness, steps, settled)
+
+
+def _best_start(
+    objective: Objective,
+    target: Float[Tensor, " n"],
+    strength: float,
+    width: int,
+    max_iter: int,
+    rng: np.random.Generator,
+) -> Point:
+    """Descend from several starts and keep the best: single ones may end in bad local minima."""
+    ends = [
+        _second_order(objective, target, _start(objective, width, rng), strength, max_iter)[0]
+        for _ in range(_STARTS)
+    ]
+    return min(ends, key=lambda end: _penalised_loss(objective, target, end, strength))
 
 
 def _suits_second_order(objective: Objective, width: int) -> bool:

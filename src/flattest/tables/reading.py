@@ -55,7 +55,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     if source.is_dir():
         raise TableError(f"{_quoted(source)} is a folder; give a CSV or Parquet file.")
     if not source.exists():
-        raise TableError(f"There is no file {_quoted(source)}{_nearby(source)}.")
+        raise TableError(f"There is no file {_quoted(source)}{_nearby(source)}")
     if kind is None:
         raise TableError(
             f"{_quoted(source)} is not a table that flattest reads; its name must end in "
@@ -281,7 +281,7 @@ def _quoted(path: Path) -> str:
 def _nearby(path: Path) -> str:
     """Suggest a file of a similar name in the same folder."""
     if not path.parent.is_dir():
-        return f": there is no folder {_quoted(path.parent)}"
+        return f": there is no folder {_quoted(path.parent)}."
     found = [other.name for other in path.parent.iterdir() if other.suffix.lower() in _READERS]
     close = difflib.get_close_matches(path.name, found, n=1, cutoff=0.7)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "."
