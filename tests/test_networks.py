@@ -283,3 +283,12 @@ def test_surgery_keeps_dtype_and_leaves_the_original(shape: ft.Homogeneous) -> N
 def test_splitting_needs_a_neuron_that_exists() -> None:
     with pytest.raises(ValueError, match="less than the width 1"):
         ft.split(ft.TwoLayerNet([[1.0]], [1.0], "relu"), 1, 2)
+
+
+def test_prune_keeps_neurons_whose_size_overflows():
+    huge = ft.TwoLayerNet(torch.tensor([[1e30], [1.0]]), torch.tensor([1e30, 1.0]), "relu")
+    pruned = ft.prune(huge)
+    assert pruned.width == 2
+    assert torch.equal(pruned.coefficients, huge.coefficients)
+    with pytest.raises(ValueError, match="leaves the range of float64"):
+        ft.merge(ft.TwoLayerNet([[1e120]], [1.0], "relu3"))

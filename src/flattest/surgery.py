@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -62,6 +63,10 @@ def merge(net: TwoLayerNet, tol: float = 1e-10) -> TwoLayerNet:
     w, a = net.weights.detach().double(), net.coefficients.detach().double()
     norms = torch.linalg.vector_norm(w, dim=1)
     effective = a * norms.pow(p)  # the coefficient of s(u . x)
+    if not torch.isfinite(effective).all():
+        raise ValueError(
+            "net has neurons whose size leaves the range of float64; balance or rescale it first."
+        )
     kept = effective.nonzero()[:, 0]
     units = w[kept] / norms[kept, None]
 
@@ -174,14 +179,16 @@ def prune(net: TwoLayerNet, X: Any = None, tol: float = 0.0) -> TwoLayerNet:
     check_two_layer(net, "prune")
     tolerance = check_positive_float(tol, "tol", allow_minimum=True)
     w, a = net.weights.detach(), net.coefficients.detach()
-    size = a.abs() * torch.linalg.vector_norm(w, dim=1).pow(net.degree)
-    keep = (a != 0) & (w != 0).any(dim=1) & (size >= tolerance * size.max())
+    # In logarithms no size overflows; log 0 is -inf, so that a tolerance of 0 keeps everything.
+    least, log_a = math.log(tolerance) if tolerance else -math.inf, a.double().abs().log()
+    size = log_a + net.degree * torch.linalg.vector_norm(w.double(), dim=1).log()
+    keep = (a != 0) & (w != 0).any(dim=1) & (size >= least + size.max())
     if X is not None:
         peak = torch.zeros_like(a)
         for rows in check_X(X, like=net).split(max(256, (1 << 20) // net.width)):
             peak = torch.maximum(peak, net.activation(rows @ w.T).abs().amax(dim=0))
-        size = peak * a.abs()
-        keep &= (peak > 0) & (size >= tolerance * size.max())
+        size = log_a + peak.double().log()
+        keep &= (peak > 0) & (size >= least + size.max())
     kept = keep.nonzero()[:, 0]
     if len(kept) == 0:
         return _select(net, torch.tensor([0], device=w.device), zero=True)

@@ -211,7 +211,7 @@ class _BlockMetric:
             ridge = 1e-9 * diagonal + floor
             L, info = torch.linalg.cholesky_ex(blocks + torch.diag_embed(ridge))
             while bool(info.any()):
-                ridge = 100 * ridge
+                ridge = _raise(ridge, 100.0)
                 L, info = torch.linalg.cholesky_ex(blocks + torch.diag_embed(ridge))
             identity = torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
             self.root = torch.linalg.solve_triangular(L, identity.expand_as(L), upper=False)
@@ -253,4 +253,13 @@ def _solve_regularised(
         L, info = torch.linalg.cholesky_ex(regularised)
         if not int(info):
             return torch.cholesky_solve(rhs[:, None], L)[:, 0]
-        ridge *= 10
+        ridge = float(_raise(torch.tensor(ridge, dtype=K.dtype), 10.0))
+
+
+def _raise(ridge: Tensor, factor: float) -> Tensor:
+    """Return a larger ridge, as long as there is one: NaN never becomes positive definite."""
+    if not bool((ridge < 1e250).all()):
+        raise FloatingPointError(
+            "An iterate left the range of float64; rescale the data or lower the degree."
+        )
+    return factor * ridge
