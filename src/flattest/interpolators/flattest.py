@@ -64,6 +64,8 @@ def flattest(problem: Problem, *, objective: str = "trace", trace_tol: float = 0
     try:
         _explore(run, objective, candidates)
     except KeyboardInterrupt:
+        if not candidates:
+            raise  # there is no network to return yet
         interrupted = True
     best, notes = _choose(candidates, objective, trace_tol, problem.target_error)
     if interrupted:

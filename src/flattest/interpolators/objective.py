@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flattest.activations import Homogeneous
-from flattest.closed_form import orbit_scales
+from flattest.closed_form import orbit_minimum, orbit_scales
 
 _CHUNK_ELEMENTS = 4_000_000  # of the products of features, 32 MB
 
@@ -126,9 +126,8 @@ class Objective:
 
     def orbit_minimum(self, point: Point) -> float:
         """Minimum of ``2 Q`` over the rescalings of the network."""
-        p, B = self.p, point.a.square() * point.inner
-        terms = point.outer.pow(1 / (p + 1)) * B.pow(p / (p + 1))
-        return float(2 * (1 + p) * p ** (-p / (p + 1)) * terms.sum())
+        B = point.a.square() * point.inner
+        return float(2 * orbit_minimum(point.outer, B, self.p).sum())
 
     def balance(self, point: Point) -> Point:
         """Move to the point of the rescaling orbit where ``Q`` is smallest."""
