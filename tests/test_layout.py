@@ -26,9 +26,13 @@ LAYERS = [
     "regression",
     "figures",
     "output_folder",
+    "sweeps",
+    "study",
     "tables",
     "demo",
     "terminal",
+    "sweep_command",
+    "reproduce_command",
     "cli",
 ]
 MAX_LINES = 420

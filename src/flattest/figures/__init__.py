@@ -1,0 +1,33 @@
+"""Figures of flatness, directions, predictions and regularisation paths."""
+
+from flattest.figures.loss_and_flatness import loss_against_flatness
+from flattest.figures.regression import (
+    directions_composition,
+    predicted_against_true,
+    regularisation_path,
+)
+from flattest.figures.style import (
+    GREY,
+    NEGLIGIBLE_ERROR,
+    OKABE_ITO,
+    colour,
+    mark_negligible,
+    marker,
+    new_figure,
+    save_figure,
+)
+
+__all__ = [
+    "GREY",
+    "NEGLIGIBLE_ERROR",
+    "OKABE_ITO",
+    "colour",
+    "directions_composition",
+    "loss_against_flatness",
+    "mark_negligible",
+    "marker",
+    "new_figure",
+    "predicted_against_true",
+    "regularisation_path",
+    "save_figure",
+]
