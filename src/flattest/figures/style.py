@@ -64,7 +64,7 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
     Examples
     --------
     >>> from flattest.figures import new_figure
-    >>> with new_figure(4, 3) as figure:
+    >>> with new_figure(4.0, 3.0) as figure:
     ...     axes = figure.subplots()
     >>> axes.spines["top"].get_visible()
     False
@@ -166,7 +166,7 @@ def mark_negligible(axes: Axes, largest: float) -> None:
     Examples
     --------
     >>> from flattest.figures import mark_negligible, new_figure
-    >>> with new_figure(4, 3) as figure:
+    >>> with new_figure(4.0, 3.0) as figure:
     ...     axes = figure.subplots()
     ...     mark_negligible(axes, 1.0)
     >>> "leq" in axes.get_yticklabels()[0].get_text()

@@ -7,7 +7,6 @@ them. To add one, write such a function and register it there.
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
 from collections.abc import Callable
@@ -20,9 +19,13 @@ from flattest.activations import Homogeneous, activation as get_activation
 from flattest.flatness import measure
 from flattest.interpolators.flattest import flattest
 from flattest.interpolators.gradient_descent import gradient_descent
+from flattest.interpolators.label_noise_sgd import label_noise_sgd
+from flattest.interpolators.options import check_options
 from flattest.interpolators.penalised import penalised
 from flattest.interpolators.progress import progress
 from flattest.interpolators.result import Interpolation, Iterate, Outcome, Problem, Status
+from flattest.interpolators.sam import sam
+from flattest.interpolators.sgd import sgd
 from flattest.networks import TwoLayerNet
 from flattest.validation import (
     check_positive_float,
@@ -39,9 +42,11 @@ METHODS: dict[str, Callable[..., Outcome]] = {
     "flattest": flattest,
     "penalised": penalised,
     "gradient_descent": gradient_descent,
+    "sgd": sgd,
+    "label_noise_sgd": label_noise_sgd,
+    "sam": sam,
 }
 _HIGHEST_DEGREE = 20
-_OBJECTIVES = ("trace", "reflected")
 
 
 def interpolate(
@@ -55,6 +60,7 @@ def interpolate(
     max_iter: int | None = None,
     tol: float = 1e-10,
     verbose: bool = False,
+    callback: Callable[[Iterate, TwoLayerNet], None] | None = None,
     **options: Any,
 ) -> Interpolation:
     r"""Fit a two-layer network to zero training loss, by default the flattest one.
@@ -91,6 +97,9 @@ def interpolate(
         The network counts as an interpolator once its MSE is at most ``tol * mean(y**2)``.
     verbose : bool
         Show the progress, with an estimate of the time left.
+    callback : callable, optional
+        Called as ``callback(iterate, net)`` with each line of the history and a copy of the
+        network at that moment, in float64: for what changes along the way.
     **options
         For ``"flattest"`` and ``"penalised"``: `objective`, ``"trace"`` (default) for the trace
         itself or ``"reflected"`` for its average over ``X`` and ``-X``, which is smooth.
@@ -135,7 +144,10 @@ def interpolate(
     targets = check_y(y, len(features), like=features)
     check_range(features, "X")
     check_range(targets, "y")
-    solve, settings = _check_method(method, options)
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    solve = METHODS[method]
+    settings = check_options(solve, method, options)
     problem = Problem(
         X=features.double(),
         y=targets.double(),
@@ -146,6 +158,7 @@ def interpolate(
         tol=check_positive_float(tol, "tol"),
         rounding=torch.finfo(features.dtype).eps,
         report=lambda entry, expected: None,
+        watch=callback,
     )
     started = time.perf_counter()
     with torch.no_grad(), progress(problem, method, verbose) as watched:
@@ -175,26 +188,6 @@ def interpolate(
     )
 
 
-def _check_method(
-    method: Any, options: dict[str, Any]
-) -> tuple[Callable[..., Outcome], dict[str, Any]]:
-    """Return the solver and its checked options."""
-    if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    solve = METHODS[method]
-    known = [
-        parameter.name
-        for parameter in inspect.signature(solve).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    for name in options:
-        if name not in known:
-            raise TypeError(
-                f"method {method!r} has no option {name!r}; its options are {', '.join(known)}."
-            )
-    return solve, {name: _check_option(name, value) for name, value in options.items()}
-
-
 def _check_activation(activation: Any) -> Homogeneous:
     chosen = get_activation(activation)
     if chosen.degree > _HIGHEST_DEGREE:
@@ -203,16 +196,6 @@ def _check_activation(activation: Any) -> Homogeneous:
             "the range of floating-point numbers; use a lower degree."
         )
     return chosen
-
-
-def _check_option(name: str, value: Any) -> Any:
-    if name != "objective":
-        return check_positive_float(value, name, allow_minimum=name == "trace_tol")
-    if value not in _OBJECTIVES:
-        raise ValueError(
-            f"There is no objective {value!r}; choose one of {', '.join(_OBJECTIVES)}."
-        )
-    return value
 
 
 def _has_signal(problem: Problem) -> bool:

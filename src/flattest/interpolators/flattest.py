@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from flattest.flatness import Flatness
 from flattest.interpolators.objective import Objective, Point
+from flattest.interpolators.options import NonNegative
 from flattest.interpolators.penalised import (
     DEFAULT_MAX_ITER,
     DUAL_SIZE,
@@ -52,8 +53,40 @@ class _Candidate(NamedTuple):
         return self.finished.flatness
 
 
-def flattest(problem: Problem, *, objective: str = "trace", trace_tol: float = 0.01) -> Outcome:
-    """See :func:`flattest.interpolate`; this is the second-order solver behind it."""
+def flattest(
+    problem: Problem,
+    *,
+    objective: Literal["trace", "reflected"] = "trace",
+    trace_tol: NonNegative = 0.01,
+) -> Outcome:
+    """Find the flattest interpolator, by a second-order method with exact recovery.
+
+    It descends through an ``n x n`` dual system, and for ``p = 1`` solves exactly for the few
+    neurons that explain the data, where few do. Where none are recovered it adds a run of
+    ``"penalised"`` and returns the flatter result; large data go to that alone. On multi-index
+    data it is expected to generalise.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data and the common settings, as :func:`flattest.interpolate` describes them.
+    objective : {"trace", "reflected"}
+        The trace itself, or its average over ``X`` and ``-X``, which is smooth.
+    trace_tol : float
+        Of the interpolators of least reflected flatness and of least trace it returns the first,
+        unless the second is flatter by more than this share; 0 asks for the least trace found,
+        to the last digit.
+
+    Returns
+    -------
+    Outcome
+        The network.
+
+    References
+    ----------
+    H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
+    with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+    """
     p, (n, d) = problem.activation.degree, problem.X.shape
     if n > DUAL_SIZE or float(n) ** 2 * problem.width * (min(n, d) + 1) > _STEP_FLOPS:
         outcome = penalised(problem, objective=objective)

@@ -2,119 +2,37 @@
 
 from __future__ import annotations
 
-import math
-
-from jaxtyping import Float
-from torch import Tensor
-
-from flattest.closed_form import orbit_minimum
-from flattest.interpolators.result import Iterate, Outcome, Problem, Status
-
-_DEFAULT_MAX_ITER = 50_000
-_REPORTS = 200
-_FIRST_POWER_STEPS = 20
-_MARGIN = 1.2
-_EARLY_MOMENTUM, _EARLY = 0.9, 1e-2
-"""Strong momentum while the error is large shrinks a large network towards zero, which plain
-gradient descent does not do; below this share of the targets' size it only saves time."""
-_LEAST_CAUTION = 1e-6
+from flattest.interpolators.descent import descend_to_zero, starting_point
+from flattest.interpolators.result import Outcome, Problem
+from flattest.networks import TwoLayerNet
 
 
-def gradient_descent(problem: Problem, *, init_scale: float = 0.1) -> Outcome:
-    """See :func:`flattest.interpolate`; Nesterov's method with restarts, on all parameters.
+def gradient_descent(
+    problem: Problem, *, init_scale: float = 0.1, start: TwoLayerNet | None = None
+) -> Outcome:
+    """Fit by Nesterov's method on the loss alone, on all parameters.
 
-    The step is one over the largest curvature of the loss, which is estimated anew as the network
-    moves; the momentum restarts whenever it points uphill.
+    From a small start the directions adapt to the data, and on multi-index data with enough
+    samples it may generalise; from a large one the network stays near its linearisation (the lazy
+    regime), and it is not expected to.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data and the common settings, as :func:`flattest.interpolate` describes them.
+    init_scale : float
+        Standard deviation of all initial parameters; large values, about 1, give the lazy regime.
+    start : TwoLayerNet, optional
+        Where to start instead, with at most `width` neurons.
+
+    Returns
+    -------
+    Outcome
+        The network.
+
+    References
+    ----------
+    L. Chizat, E. Oyallon, F. Bach, "On Lazy Training in Differentiable Programming", NeurIPS
+    2019.
     """
-    X, y, act = problem.X, problem.y, problem.activation
-    (n, d), m = X.shape, problem.width
-    limit = problem.max_iter or _DEFAULT_MAX_ITER
-    every = max(1, limit // _REPORTS)
-    W, a = init_scale * problem.normal(m, d), init_scale * problem.normal(m)
-    ahead_W, ahead_a, inertia = W, a, 1.0
-    safe_W, safe_a, safe_error, caution = W, a, math.inf, 1.0
-    probe, first_probe = problem.normal(n), _FIRST_POWER_STEPS
-    fitted = _EARLY * float(y.square().mean())
-    history: list[Iterate] = []
-    status, iteration = Status.NOT_INTERPOLATING, 0
-    try:
-        for iteration in range(limit):
-            z = X @ ahead_W.T
-            s, gates = act(z), act.derivative(z) * ahead_a
-            residual = s @ ahead_a - y
-            error = float(residual.square().mean())
-            if error <= problem.target_error:
-                W, a, status = ahead_W, ahead_a, Status.CONVERGED
-                break
-            if not error <= 10 * safe_error:
-                # The curvature outran the step: go back and be more careful.
-                caution, inertia = caution / 2, 1.0
-                W, a, ahead_W, ahead_a = safe_W, safe_a, safe_W, safe_a
-                if caution < _LEAST_CAUTION:
-                    status = Status.DIVERGED
-                    break
-                continue
-            if error < safe_error:
-                safe_W, safe_a, safe_error = ahead_W, ahead_a, error
-            probe, curvature = _largest_curvature(X, s, gates, probe, first_probe)
-            rate, first_probe = caution / curvature, 1
-            if iteration % every == 0:
-                _record(problem, history, W, a, iteration, limit)
-            gradient_W = (gates * residual[:, None]).T @ X * (2 / n)
-            gradient_a = s.T @ residual * (2 / n)
-            new_W, new_a = ahead_W - rate * gradient_W, ahead_a - rate * gradient_a
-            uphill = (gradient_W * (new_W - W)).sum() + (gradient_a * (new_a - a)).sum() > 0
-            inertia = 1.0 if uphill else inertia
-            following = (1 + math.sqrt(1 + 4 * inertia**2)) / 2
-            momentum = (inertia - 1) / following
-            if error > fitted:
-                momentum = min(momentum, _EARLY_MOMENTUM)
-            ahead_W = new_W + momentum * (new_W - W)
-            ahead_a = new_a + momentum * (new_a - a)
-            W, a, inertia = new_W, new_a, following
-    except KeyboardInterrupt:
-        status = Status.INTERRUPTED
-    if status is not Status.CONVERGED:
-        W, a = safe_W, safe_a
-    _record(problem, history, W, a, iteration, limit)
-    return Outcome(W, a, status, history)
-
-
-def _largest_curvature(
-    X: Float[Tensor, "n d"],
-    s: Float[Tensor, "n m"],
-    gates: Float[Tensor, "n m"],
-    vector: Float[Tensor, " n"],
-    steps: int,
-) -> tuple[Float[Tensor, " n"], float]:
-    """Largest eigenvalue of ``(2/n) J J^T``, with a margin, by power iteration from `vector`."""
-    for _ in range(steps):
-        pulled = (gates * (X @ ((gates * vector[:, None]).T @ X).T)).sum(dim=1)
-        following = pulled + s @ (s.T @ vector)
-        size = float(following.norm())
-        if size == 0:
-            break
-        value, vector = size / float(vector.norm()), following / size
-    else:
-        return vector, _MARGIN * 2 * value / len(X)
-    return vector, 1.0
-
-
-def _record(
-    problem: Problem, history: list[Iterate], W: Tensor, a: Tensor, iteration: int, limit: int
-) -> None:
-    X, act = problem.X, problem.activation
-    z = X @ W.T
-    s = act(z)
-    outer = s.square().mean(dim=0)
-    inner = a.square() * (X.square().sum(dim=1) @ act.derivative(z).square()) / len(X)
-    entry = Iterate(
-        iteration=iteration,
-        train_error=float((s @ a - problem.y).square().mean()),
-        trace=float(2 * (outer + inner).sum()),
-        orbit_minimum=float(2 * orbit_minimum(outer, inner, act.degree).sum()),
-        strength=0.0,
-        stage="descent",
-    )
-    history.append(entry)
-    problem.report(entry, limit)
+    return descend_to_zero(problem, *starting_point(problem, init_scale, start))

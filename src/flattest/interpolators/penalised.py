@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
@@ -21,8 +22,24 @@ DUAL_SIZE = 4000
 """Number of samples up to which the final correction, an n x n system, is affordable."""
 
 
-def penalised(problem: Problem, *, objective: str = "trace") -> Outcome:
-    """See :func:`flattest.interpolate`; needs memory for the n x m activations only."""
+def penalised(problem: Problem, *, objective: Literal["trace", "reflected"] = "trace") -> Outcome:
+    """Find the flattest interpolator by Adam on the loss plus a flatness penalty that vanishes.
+
+    It needs memory for the ``n x m`` activations only. On multi-index data it is expected to
+    generalise.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data and the common settings, as :func:`flattest.interpolate` describes them.
+    objective : {"trace", "reflected"}
+        The trace itself, or its average over ``X`` and ``-X``, which is smooth.
+
+    Returns
+    -------
+    Outcome
+        The network.
+    """
     run = Run(problem, DEFAULT_MAX_ITER)
     goal, interrupted = run.objective(objective), False
     point = run.start(problem.width)

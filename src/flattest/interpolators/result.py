@@ -104,6 +104,8 @@ class Problem:
         The unit of rounding of the dtype in which the data came.
     report : callable
         Called with each `Iterate` and the expected number of iterations.
+    watch : callable, optional
+        Called with each `Iterate` and the network of that moment.
     """
 
     X: Float[Tensor, "n d"]
@@ -115,6 +117,7 @@ class Problem:
     tol: float
     rounding: float
     report: Callable[[Iterate, int], None]
+    watch: Callable[[Iterate, TwoLayerNet], None] | None = None
 
     @property
     def target_error(self) -> float:

@@ -1,0 +1,25 @@
+"""Sweeps: thousands of trials, on one machine or on a cluster, none lost."""
+
+from flattest.sweeps.engine import Summary, run
+from flattest.sweeps.executors import Workers, workers
+from flattest.sweeps.spec import Spec, read_spec
+from flattest.sweeps.store import Store, StoredResult, StoreError
+from flattest.sweeps.trial import Result, Trial
+from flattest.sweeps.trial_function import SweepError, TrialFunction, trial_function
+
+__all__ = [
+    "Result",
+    "Spec",
+    "Store",
+    "StoreError",
+    "StoredResult",
+    "Summary",
+    "SweepError",
+    "Trial",
+    "TrialFunction",
+    "Workers",
+    "read_spec",
+    "run",
+    "trial_function",
+    "workers",
+]

@@ -1,0 +1,154 @@
+"""Where trials run: processes of this machine, this process, or a Dask cluster.
+
+All are used through the standard interface of :class:`concurrent.futures.Executor`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from typing import Any, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+from flattest.sweeps.trial_function import SweepError
+
+T = TypeVar("T")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_AHEAD = 8
+_DASK = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How to get an executor, and what may be expected of it.
+
+    Parameters
+    ----------
+    start : callable
+        Returns a new executor; called again when one breaks because a process of it died.
+    in_flight : int
+        How many trials to hand over at a time.
+    expendable : bool
+        Whether the processes are the engine's own, so that one which is stuck may end itself.
+
+    Examples
+    --------
+    >>> from flattest.sweeps import workers
+    >>> workers("serial").in_flight
+    1
+    """
+
+    start: Callable[[], Executor]
+    in_flight: int
+    expendable: bool = False
+
+
+def workers(executor: str = "processes", n_workers: int | None = None) -> Workers:
+    """Choose where trials run.
+
+    Parameters
+    ----------
+    executor : str
+        ``"processes"``, ``"serial"`` (this process, for debugging), or the address of a Dask
+        scheduler such as ``"tcp://host:8786"``.
+    n_workers : int, optional
+        The number of processes; by default one per core. A cluster has its own.
+
+    Returns
+    -------
+    Workers
+        To be handed to `run`.
+
+    Raises
+    ------
+    SweepError
+        If the name is unknown, or Dask is missing or does not answer.
+
+    Examples
+    --------
+    >>> from flattest.sweeps import workers
+    >>> workers("processes", 2).expendable
+    True
+    """
+    if executor == "serial":
+        return Workers(SerialExecutor, in_flight=1)
+    if executor == "processes":
+        count = n_workers or _cores()
+        return Workers(lambda: _processes(count), in_flight=_AHEAD * count, expendable=True)
+    if executor.startswith(_DASK):
+        return _dask(executor)
+    raise SweepError(
+        f"executor {executor!r} is unknown; choose processes, serial, or the address of a Dask "
+        "scheduler such as tcp://127.0.0.1:8786."
+    )
+
+
+class SerialExecutor(Executor):
+    """Runs each call when it is submitted, in the caller's thread.
+
+    Examples
+    --------
+    >>> from flattest.sweeps.executors import SerialExecutor
+    >>> SerialExecutor().submit(max, 1, 2).result()
+    2
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call the function and return its result as a finished future."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _processes(count: int) -> ProcessPoolExecutor:
+    # Not forked: threads of BLAS and of the caller do not survive a fork.
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_settle)
+
+
+def _settle() -> None:
+    """Prepare a worker: one thread, deaf to Ctrl-C, and gone when the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    threadpool_limits(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _dask(address: str) -> Workers:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise SweepError(
+            "A Dask cluster needs the package distributed; pip install 'flattest[distributed]'."
+        ) from error
+    try:
+        client = Client(address, timeout=10, set_as_default=False)
+    except OSError as error:
+        raise SweepError(f"No Dask scheduler answers at {address}; start it first.") from error
+    cores = sum(client.nthreads().values())
+    # A result is a function of nothing but the trial, but a repeated one must be run again.
+    return Workers(
+        lambda: client.get_executor(pure=False, retries=2), in_flight=max(_AHEAD * cores, 64)
+    )
