@@ -31,6 +31,7 @@ LAYERS = [
     "tables",
     "demo",
     "terminal",
+    "command_errors",
     "sweep_command",
     "reproduce_command",
     "cli",

@@ -1,23 +1,23 @@
-"""The command line: `flattest demo`, `fit`, `predict` and `measure`.
+"""The command line: `flattest demo`, `fit`, `predict`, `measure`, `reproduce` and `sweep`.
 
 Modules that take long to import are imported by the commands that need them.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
 from flattest._version import __version__
+from flattest.command_errors import INTERRUPTED, one_sentence_errors, standard_error
+from flattest.sweep_command import app as sweep_app
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_BAD_INPUT, _INTERRUPTED = 2, 130
 _EXPECTED_SECONDS = {"gradient descent": 3.0, "flattest": 1.0, "fit": 6.0}
 
 app = typer.Typer(
@@ -39,6 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Flatness modulo symmetry: measure it, certify it, minimise it, and learn with it.",
 )
+
+app.add_typer(sweep_app, name="sweep")
 
 _Table = Annotated[Path, typer.Argument(metavar="TABLE", help="A CSV or Parquet file.")]
 _Model = Annotated[
@@ -54,39 +55,19 @@ _DropMissing = Annotated[
 
 def main() -> None:
     """Run the command line; the entry point of the `flattest` script."""
-    code: Any = _INTERRUPTED
+    code: Any = INTERRUPTED
     try:
         app()
     except SystemExit as stop:
         code = stop.code
     except KeyboardInterrupt:
         pass
-    if code == _INTERRUPTED:
+    if code == INTERRUPTED:
         # Threads may still be at work in torch, and an orderly exit would wait for them or abort.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(_INTERRUPTED)
+        os._exit(INTERRUPTED)
     sys.exit(code)
-
-
-def _one_sentence_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn bad input into a sentence and exit code 2; let unexpected errors through."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from flattest.output_folder import OutputError
-        from flattest.tables.reading import TableError
-        from flattest.tables.saved_model import SavedModelError
-
-        try:
-            return command(*args, **kwargs)
-        except (TableError, SavedModelError, OutputError) as error:
-            _fail(str(error))
-        except KeyboardInterrupt as error:
-            _stderr().print("Interrupted.", style="yellow")
-            raise typer.Exit(_INTERRUPTED) from error
-
-    return wrapped
 
 
 def _show_version(wanted: bool) -> bool:
@@ -109,7 +90,7 @@ def _options(
 
 
 @app.command()
-@_one_sentence_errors
+@one_sentence_errors
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go.")] = Path(
         "flattest-demo"
@@ -142,7 +123,7 @@ def demo(
     fit: TableFit | None = None
     with output_folder(out, force=True) as folder:
         try:
-            with Steps(_stderr(), steps).shown() as progress:
+            with Steps(standard_error(), steps).shown() as progress:
                 for group in compare_interpolators(random_state=random_state):
                     records += group
                     progress.finish(group[0].network)
@@ -168,14 +149,14 @@ def demo(
     console.print(networks_table(records))
     console.print(correlations_line(records))
     if fit is None:
-        _stderr().print(f"Interrupted; what was finished is in {out}.", style="yellow")
-        raise typer.Exit(_INTERRUPTED)
+        standard_error().print(f"Interrupted; what was finished is in {out}.", style="yellow")
+        raise typer.Exit(INTERRUPTED)
     console.print(fit_summary(fit))
     console.print(f"{seconds:.0f} s in all. Figures, tables and the model: [bold]{out}[/]")
 
 
 @app.command()
-@_one_sentence_errors
+@one_sentence_errors
 def fit(
     table: _Table,
     target: _Target,
@@ -211,7 +192,7 @@ def fit(
         width=width,
         ignore=ignore or (),
         drop_incomplete=drop_missing,
-        verbose=_stderr().is_terminal,
+        verbose=standard_error().is_terminal,
     )
     with output_folder(out, force=force) as folder:
         result.write(folder)
@@ -221,7 +202,7 @@ def fit(
 
 
 @app.command()
-@_one_sentence_errors
+@one_sentence_errors
 def predict(
     model: _Model,
     table: _Table,
@@ -251,11 +232,11 @@ def predict(
         sys.stdout.write(text)
     else:
         write_file(out, text)
-        _stderr().print(f"{len(rows):,} predictions: [bold]{out}[/]")
+        standard_error().print(f"{len(rows):,} predictions: [bold]{out}[/]")
 
 
 @app.command()
-@_one_sentence_errors
+@one_sentence_errors
 def measure(
     model: _Model,
     table: _Table,
@@ -307,18 +288,3 @@ def _data_frame(*args: Any, **kwargs: Any) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(*args, **kwargs)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True)
-
-
-def _fail(message: str) -> NoReturn:
-    _stderr().print(f"[bold red]Error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(_BAD_INPUT)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from flattest.sweeps.executors import Workers
 from flattest.sweeps.store import Store
-from flattest.sweeps.trial import Result, Trial, environment, perform
+from flattest.sweeps.trial import GRACE, Result, Trial, environment, perform
 
 _CHUNK = 256
 _RENEWAL = 15.0

@@ -48,7 +48,7 @@ class Spec:
 
 
 def read_spec(path: Path, claims: Mapping[str, str]) -> Spec:
-    """Read a specification and check all of it.
+    r"""Read a specification and check all of it.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def read_spec(path: Path, claims: Mapping[str, str]) -> Spec:
     >>> from flattest.sweeps.spec import read_spec
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "spec.toml"
-    ...     _ = path.write_text('claim = "symmetry"\\nseeds = 5\\n[grid]\\nfactor = [1, 10, 100]')
+    ...     _ = path.write_text('claim = "symmetry"\nseeds = 5\n[grid]\nfactor = [1, 10, 100]')
     ...     len(read_spec(path, {"symmetry": "flattest.study.claims.symmetry:trial"}))
     15
     """
