@@ -264,7 +264,7 @@ class _Driver:
 
     def _replace_executor(self) -> None:
         if self.executor is not None:
-            self.executor.shutdown(wait=False, cancel_futures=True)
+            self.executor.shutdown(wait=False)
         self.executor = None
 
     def _file(self, flight: _Flight, result: Result) -> None:
@@ -287,5 +287,7 @@ class _Driver:
 
     def stop(self) -> None:
         """Release the executor."""
+        for future in self.pending:
+            future.cancel()
         if self.executor is not None:
-            self.executor.shutdown(wait=not self.pending, cancel_futures=True)
+            self.executor.shutdown(wait=not self.pending)
