@@ -44,6 +44,7 @@ def quotation() -> str:
     interpolation, measurement = read("interpolate"), read("measure")
     environment = interpolation["environment"]
     large, small = measurement["results"]
+    sweep = read("sweep")["results"]
     seeds = len(interpolation["results"][0]["trials"])
     lines = [
         f"Measured on {environment['threads']} cores ({environment['processor']}), PyTorch "
@@ -61,6 +62,12 @@ def quotation() -> str:
         f"{small['ratio']:.2f} products for n = 10,000 ({1e3 * small['measure_seconds']:.0f} ms), "
         f"{large['ratio']:.2f} for n = 1,000,000 ({large['measure_seconds']:.2f} s, "
         f"{large['memory_above_data_mb']:.0f} MB above the data).",
+        "",
+        f"**Sweeping.** {sweep['n_trials']:,} trials that do nothing, {sweep['n_workers']} processes: "
+        f"{sweep['trials_per_second']:,.0f} a second with the",
+        f"processes' start of {sweep['start_seconds']:.0f} s, "
+        f"{sweep['trials_per_second_once_started']:,.0f} without; the driver's memory grows by "
+        f"{sweep['memory_growth_mb']:.1f} MB from trial 2,000 to 10,000.",
     ]
     return "\n".join(lines) + "\n"
 
