@@ -69,7 +69,6 @@ def _module(folder: Path, name: str, **files: str) -> TrialFunction:
     """Write a package and look its trial up as a new process would."""
     package = folder / name
     package.mkdir()
-    (package / "__init__.py").touch()
     for stem, text in files.items():
         (package / f"{stem}.py").write_text(textwrap.dedent(text))
     sys.path.insert(0, str(folder))
@@ -83,8 +82,11 @@ MAIN = """
     from {name} import near
     from {name}.drawing import draw
     LIMIT = 3
+    UNITS = {{}}
+    UNITS['m'] = 1
+    print(end='')
     def trial(settings, seed):
-        return {{"x": near.twice(seed) + LIMIT}}
+        return {{"x": near.twice(seed) + LIMIT * UNITS['m']}}
     def figure(records):
         return draw(records)
 """
@@ -99,6 +101,9 @@ NEAR = "from .far import TWO\ndef twice(x):\n    return TWO * x\n"
         (False, "drawing", "pass", "return 1"),
         (False, "near", "def twice(x):", 'def twice(x):\n    """Twice."""'),
         (True, "main", "LIMIT = 3", "LIMIT = 4"),
+        (True, "main", "UNITS['m'] = 1", "UNITS['m'] = 2"),
+        (True, "main", "print(end='')", "print(end=' ')"),
+        (True, "__init__", "THREE = 3", "THREE = 4"),
         (True, "near", "TWO * x", "x * TWO"),
         (True, "far", "TWO = 2", "TWO = 3"),
     ],
@@ -113,6 +118,7 @@ def test_the_code_version_follows_what_the_trial_can_reach(
         folder.mkdir()
         name = f"pkg_{abs(hash((file, old, new)))}"
         files = {
+            "__init__": "THREE = 3\n",
             "main": MAIN.format(name=name),
             "near": NEAR,
             "far": "TWO = 2\n",
@@ -124,12 +130,34 @@ def test_the_code_version_follows_what_the_trial_can_reach(
         codes.append(_module(folder, name, **files).code)
         for loaded in [module for module in sys.modules if module.startswith(name)]:
             del sys.modules[loaded]
-        from flattest.sweeps import trial_function as _  # noqa: F401
         from flattest.sweeps.trial_function import _code_version, load
 
         load.cache_clear()
         _code_version.cache_clear()
     assert (codes[0] != codes[1]) is change
+
+
+def test_a_worker_with_other_code_is_told_so(function: TrialFunction, tmp_path: Path) -> None:
+    stale = TrialFunction(function.reference, function.name, "other", digest="other")
+    todo = [Trial(stale, stale.complete({}), 0)]
+    with Store(tmp_path / "a.sqlite") as store:
+        with pytest.raises(SweepError, match="restart the workers"):
+            run(todo, store, SERIAL)
+        assert list(store.results()) == []
+
+
+def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_trial.py").write_text("ONE = 1\n")
+    text = "from neighbour_of_trial import ONE\ndef trial(settings, seed):\n    return {'x': ONE}\n"
+    (tmp_path / "main_trial.py").write_text(text)
+    function = trial_function(f"{tmp_path / 'main_trial.py'}:trial")
+    assert perform(function.reference, {}, 0).record == {"x": 1}
+    from flattest.sweeps.trial_function import _code_version
+
+    before = function.code
+    _code_version.cache_clear()
+    (tmp_path / "neighbour_of_trial.py").write_text("ONE = 2\n")
+    assert trial_function(function.reference).code != before
 
 
 @pytest.mark.parametrize(
@@ -153,6 +181,7 @@ def test_a_trial_that_is_not_there_is_named(reference: str, message: str) -> Non
         ({"a": "one"}, "'a' of .* must be float"),
         ({"b": 1.5}, "'b' of .* must be int"),
         ({"b": True}, "'b' of .* must be int"),
+        ({"b": {1, 2}}, "use numbers, texts and lists"),
     ],
 )
 def test_wrong_settings_are_refused(
@@ -286,6 +315,8 @@ def test_edited_settings_rerun_only_what_changed(function: TrialFunction, tmp_pa
         other = trial_function(function.reference, code="edited")
         changed = [Trial(other, t.settings, t.seed) for t in edited]
         assert run(changed, store, SERIAL, any_code=True).found == 6
+        assert len(list(store.results(changed))) == 0
+        assert [r.seed for r in store.results(changed, any_code=True)] == [0, 1, 2] * 2
         assert run(changed, store, SERIAL).found == 0
 
 
@@ -366,6 +397,8 @@ def test_a_specification_lists_each_combination_once(tmp_path: Path) -> None:
         ('claim = "symmetry"\n[settings]\nfactr = 3', "no setting 'factr'"),
         ('claim = "symmetry"\n[settings]\nfactor = 3\n[grid]\nfactor = [1]', "leave one out"),
         ("trial = 3", "trial must be a text"),
+        ('claim = "symmetry"\nseeds = [9223372036854775808]', "seeds must be"),
+        ('claim = "symmetry"\n[settings]\nfactor = 2026-01-01', "use numbers, texts and lists"),
     ],
 )
 def test_a_wrong_specification_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:

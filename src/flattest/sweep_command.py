@@ -56,6 +56,9 @@ _Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A TOML file: what t
 _SomeSpec = Annotated[
     Path | None, typer.Argument(metavar="[SPEC]", help="Only the trials of this specification.")
 ]
+_AnyCode = Annotated[
+    bool, typer.Option("--any-code", help="Accept results made by other versions of the code.")
+]
 _Store = Annotated[Path, typer.Option("--store", metavar="FILE", help="The file of the results.")]
 
 
@@ -73,9 +76,7 @@ def run_sweep(
     time_limit: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds per trial, in place of the SPEC's.")
     ] = None,
-    any_code: Annotated[
-        bool, typer.Option("--any-code", help="Accept results made by other versions of the code.")
-    ] = False,
+    any_code: _AnyCode = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run failed and timed-out trials again.")
     ] = False,
@@ -103,7 +104,7 @@ def run_sweep(
         console = Console()
         console.print(_summary_table(summary, len(chosen)))
         if summary.failed or summary.timed_out:
-            console.print(_errors_table(_of_spec(opened, chosen)))
+            console.print(_errors_table(_results(opened, chosen, any_code)))
     if summary.interrupted:
         console.print(
             "Interrupted; what is finished is kept. The same command continues.", style="yellow"
@@ -115,7 +116,7 @@ def run_sweep(
 
 @app.command()
 @one_sentence_errors
-def status(store: _Store, spec: _SomeSpec = None) -> None:
+def status(store: _Store, spec: _SomeSpec = None, any_code: _AnyCode = False) -> None:
     """Show how many trials of a store, or of a specification, have which outcome."""
     from flattest.sweeps import Store
 
@@ -123,7 +124,7 @@ def status(store: _Store, spec: _SomeSpec = None) -> None:
     with Store(store, read_only=True) as opened:
         table = Table("trial function", "done", "failed", "timed out", title=store.name)
         counts: dict[str, collections.Counter[str]] = {}
-        for result in _results(opened, chosen):
+        for result in _results(opened, chosen, any_code):
             counts.setdefault(result.function, collections.Counter())[result.status] += 1
         for function, count in counts.items():
             table.add_row(function, *(str(count[s]) for s in ("done", "failed", "timed_out")))
@@ -133,7 +134,7 @@ def status(store: _Store, spec: _SomeSpec = None) -> None:
             finished = sum(count.total() for count in counts.values())
             console.print(f"{len(chosen) - finished} of {len(chosen)} trials have no result yet.")
         if any(count["failed"] + count["timed_out"] for count in counts.values()):
-            console.print(_errors_table(_results(opened, chosen)))
+            console.print(_errors_table(_results(opened, chosen, any_code)))
 
 
 @app.command()
@@ -142,6 +143,7 @@ def export(
     store: _Store,
     out: Annotated[Path, typer.Option(metavar="TABLE", help="A .csv or .parquet file to write.")],
     spec: _SomeSpec = None,
+    any_code: _AnyCode = False,
 ) -> None:
     """Write the results as a table: settings, seed, record, status, seconds."""
     from flattest.output_folder import OutputError
@@ -150,7 +152,7 @@ def export(
     if out.suffix not in (".csv", ".parquet"):
         raise OutputError(f"--out is {str(out)!r}; give it the ending .csv or .parquet.")
     with Store(store, read_only=True) as opened:
-        table = records_table(_results(opened, None if spec is None else _read(spec)))
+        table = records_table(_results(opened, None if spec is None else _read(spec), any_code))
     try:
         table.to_csv(out, index=False) if out.suffix == ".csv" else table.to_parquet(out)
     except OSError as error:
@@ -244,14 +246,8 @@ def _read(path: Path) -> Spec:
     )
 
 
-def _results(store: Store, spec: Spec | None) -> Iterator[StoredResult]:
-    return store.results() if spec is None else _of_spec(store, spec)
-
-
-def _of_spec(store: Store, spec: Spec) -> Iterator[StoredResult]:
-    """Yield the results of a specification's trials."""
-    keys = {trial.key for trial in spec.trials()}
-    return (result for result in store.results(spec.function.name) if result.key in keys)
+def _results(store: Store, spec: Spec | None, any_code: bool) -> Iterator[StoredResult]:
+    return store.results(None if spec is None else spec.trials(), any_code=any_code)
 
 
 def _summary_table(summary: Summary, total: int) -> Table:

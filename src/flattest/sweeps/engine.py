@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import FrameType
 
 from flattest.sweeps.executors import Workers
 from flattest.sweeps.store import Store
-from flattest.sweeps.trial import GRACE, Result, Trial, environment, perform
+from flattest.sweeps.trial import Result, Trial, environment, perform
+from flattest.sweeps.trial_function import SweepError
 
 _CHUNK = 256
 _RENEWAL = 15.0
-_POLL = 0.5
+_SLICE = 0.25  # seconds after which the driver looks up from waiting
+_GRACE = 10.0  # beyond its limit; then a trial that cannot be stopped is ended with its process
 _MOST_ATTEMPTS = 3
 _FAREWELL = 5.0
 
@@ -71,9 +75,8 @@ def run(
     """Run those trials that have no result in the store yet.
 
     Only as many trials are held in memory as are handed to the executor at a time. A trial that
-    raises, or runs out of time, is filed as such and the rest goes on. When a process dies, the
-    trials that it may have been running are begun anew, one at a time, so that the one at fault
-    is found; it is filed as failed after three attempts.
+    raises, or runs out of time, is filed as such and the rest goes on. One whose process dies is
+    begun again, and filed as failed after three attempts.
 
     Parameters
     ----------
@@ -102,6 +105,8 @@ def run(
     ------
     StoreError
         If a result cannot be written.
+    SweepError
+        If the workers are gone, or have loaded other code than this process.
 
     Examples
     --------
@@ -117,25 +122,22 @@ def run(
     """
     driver = _Driver(store, workers, time_limit, any_code, retry_failed, progress)
     try:
-        driver.run(iter(trials))
-    except KeyboardInterrupt:
-        driver.say_farewell()
-        return replace(driver.summary, interrupted=True)
+        with _interruptible(driver):
+            try:
+                driver.run(iter(trials))
+            except KeyboardInterrupt:
+                driver.interrupted = True
+            if driver.interrupted:
+                driver.say_farewell()
     finally:
         driver.stop()
-    return driver.summary
+    return replace(driver.summary, interrupted=driver.interrupted)
 
 
 @dataclass(frozen=True)
 class _Flight:
     trial: Trial
     attempts: int
-    submitted: float = 0.0
-
-    @property
-    def alone(self) -> bool:
-        """Whether nothing else runs beside it: it was in flight when a process died."""
-        return self.attempts > 1
 
 
 class _Driver:
@@ -153,25 +155,27 @@ class _Driver:
         self.store, self.workers, self.time_limit = store, workers, time_limit
         self.any_code, self.retry_failed, self.progress = any_code, retry_failed, progress
         self.summary = Summary()
-        self.executor: Executor | None = None
+        self.executor = workers.start(None if time_limit is None else time_limit + _GRACE)
         self.pending: dict[Future[Result], _Flight] = {}
-        self.suspects: deque[_Flight] = deque()  # were in flight when a process died
-        self.elsewhere: deque[Trial] = deque()  # leased by another driver
+        self.elsewhere: list[Trial] = []  # leased by another driver
+        self.interrupted = False
         self.renewed = time.monotonic()
 
     def run(self, trials: Iterator[Trial]) -> None:
-        """Keep the executor busy until all trials have results."""
+        """Keep the executor busy until all trials have results, or until an interruption."""
         todo = self._own(trials)
-        while True:
-            self._fill(todo)
+        while not self.interrupted:
+            while len(self.pending) < self.workers.in_flight and not self.interrupted:
+                trial = next(todo, None)
+                if trial is None:
+                    break
+                self._submit(_Flight(trial, 1))
             if self.pending:
-                self._collect(_RENEWAL)
+                self._collect(_SLICE)
             elif self.elsewhere:
-                time.sleep(_POLL)
-                todo = self._own(
-                    iter([self.elsewhere.popleft() for _ in range(len(self.elsewhere))])
-                )
-            elif not self.suspects:
+                time.sleep(_SLICE)
+                todo = self._own(iter(()))
+            else:
                 return
             if time.monotonic() - self.renewed > _RENEWAL:
                 self.store.renew()
@@ -179,7 +183,7 @@ class _Driver:
 
     def _own(self, trials: Iterator[Trial]) -> Iterator[Trial]:
         """Yield the trials without results that this driver could lease."""
-        while chunk := list(itertools.islice(trials, _CHUNK)):
+        while chunk := self._next_chunk(trials):
             statuses = self.store.statuses(chunk, any_code=self.any_code)
             fresh = []
             for trial in chunk:
@@ -201,93 +205,101 @@ class _Driver:
                         yield trial
                     else:
                         self.elsewhere.append(trial)
+            if len(chunk) < _CHUNK and self.elsewhere:
+                return  # wait before asking for them again
 
-    def _fill(self, todo: Iterator[Trial]) -> None:
-        """Hand over trials; suspects alone."""
-        if any(flight.alone for flight in self.pending.values()):
-            return
-        if self.suspects:
-            if not self.pending:
-                self._submit(self.suspects.popleft())
-            return
-        while len(self.pending) < self.workers.in_flight and not self.suspects:
-            trial = next(todo, None)
-            if trial is None:
-                return
-            self._submit(_Flight(trial, 1))
+    def _next_chunk(self, trials: Iterator[Trial]) -> list[Trial]:
+        """Take new trials, or those of other drivers once there are many or nothing else."""
+        chunk = [] if len(self.elsewhere) > 2 * _CHUNK else list(itertools.islice(trials, _CHUNK))
+        if not chunk:
+            chunk, self.elsewhere = self.elsewhere, []
+        return chunk
 
     def _submit(self, flight: _Flight) -> None:
-        trial = flight.trial
-        if self.executor is None:
-            self.executor = self.workers.start()
-        call = (trial.function.reference, trial.settings, trial.seed)
+        function, trial = flight.trial.function, flight.trial
+        call = (function.reference, trial.settings, trial.seed, self.time_limit, function.digest)
         try:
-            future = self.executor.submit(perform, *call, self.time_limit, self.workers.expendable)
-        except BrokenExecutor:
-            # This one never began; those that were running will be found broken.
-            self.suspects.append(flight)
-            self._replace_executor()
-            return
-        self.pending[future] = replace(flight, submitted=time.monotonic())
-        if future.done():
-            self._collect(0.0)
+            self.pending[self.executor.submit(perform, *call)] = flight
+        except (RuntimeError, CancelledError) as error:
+            raise self._lost(error) from error
 
     def _collect(self, timeout: float) -> None:
         """File what has finished."""
         finished, _ = wait(self.pending, timeout=timeout, return_when=FIRST_COMPLETED)
-        broken = False
         for future in finished:
-            flight = self.pending.pop(future)
-            error = future.exception()
-            if error is None:
-                self._file(flight, future.result())
-            elif isinstance(error, BrokenExecutor):
-                broken = True
-                self._suspect(flight)
+            flight = self.pending[future]
+            try:
+                result: Result | None = future.result()
+            except (BrokenExecutor, CancelledError) as error:
+                raise self._lost(error) from error
+            except SweepError:
+                raise
+            except Exception as error:
+                result = self._verdict(flight, error)
+            # A result stays pending until it is filed: an interruption in between loses nothing.
+            if result is not None:
+                self.store.write(flight.trial, result, flight.attempts)
+            del self.pending[future]
+            if result is None:
+                self._submit(replace(flight, attempts=flight.attempts + 1))
             else:
-                # The executor gave up on it, as Dask does when workers die under a trial.
-                reason = f"{type(error).__name__}: {error}"
-                self._file(flight, Result("failed", None, reason, 0.0, environment()))
-        if broken:
-            self._replace_executor()
+                self._count(result.status)
 
-    def _suspect(self, flight: _Flight) -> None:
-        took = time.monotonic() - flight.submitted
-        if flight.alone and self.time_limit is not None and took > self.time_limit + GRACE:
+    def _verdict(self, flight: _Flight, error: Exception) -> Result | None:
+        """Say what became of a trial whose call did not come back; None to begin it again."""
+        if isinstance(error, TimeoutError) and self.time_limit is not None:
             reason = f"The trial could not be stopped at its limit of {self.time_limit:g} s."
-            self._file(flight, Result("timed_out", None, reason, took, environment()))
-        elif flight.attempts >= _MOST_ATTEMPTS:
-            reason = f"The process that ran this trial died {_MOST_ATTEMPTS} times."
-            self._file(flight, Result("failed", None, reason, took, environment()))
+            return Result("timed_out", None, reason, self.time_limit + _GRACE, environment())
+        if not isinstance(error, self.workers.lost):
+            # The executor gave up on it, as Dask does when several workers die under a trial.
+            reason = f"{type(error).__name__}: {error}"
+        elif flight.attempts < _MOST_ATTEMPTS:
+            return None
         else:
-            self.suspects.append(replace(flight, attempts=flight.attempts + 1))
+            reason = f"The process that ran this trial died {_MOST_ATTEMPTS} times."
+        return Result("failed", None, reason, 0.0, environment())
 
-    def _replace_executor(self) -> None:
-        if self.executor is not None:
-            self.executor.shutdown(wait=False)
-        self.executor = None
-
-    def _file(self, flight: _Flight, result: Result) -> None:
-        self.store.write(flight.trial, result, flight.attempts)
-        self._count(result.status)
+    def _lost(self, error: BaseException) -> SweepError:
+        return SweepError(
+            f"The workers are gone ({type(error).__name__}); finished trials are kept, so start "
+            "the workers and run the sweep again."
+        )
 
     def _count(self, status: str, *, found: bool = False) -> None:
         self.summary = self.summary.with_result(status, found=found)
         self.progress(self.summary)
 
+    def interrupt(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Stop at the next opportunity; when asked again, at once."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
     def say_farewell(self) -> None:
         """Drop what has not begun, and file what finishes within a few seconds."""
         for future in list(self.pending):
-            if future.cancel():
+            if not future.running() and future.cancel():
                 del self.pending[future]
         with suppress(KeyboardInterrupt):
             end = time.monotonic() + _FAREWELL
             while self.pending and time.monotonic() < end:
-                self._collect(end - time.monotonic())
+                self._collect(_SLICE)
 
     def stop(self) -> None:
-        """Release the executor."""
+        """Release the executor; what is still under way is given up."""
         for future in self.pending:
             future.cancel()
-        if self.executor is not None:
-            self.executor.shutdown(wait=not self.pending)
+        self.executor.shutdown(wait=not self.pending)
+
+
+@contextmanager
+def _interruptible(driver: _Driver) -> Iterator[None]:
+    """Let Ctrl-C stop the driver between two steps, never in the middle of one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, driver.interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -10,18 +10,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
+from pebble import ProcessExpired, ProcessPool
 from threadpoolctl import threadpool_limits
 
 from flattest.sweeps.trial_function import SweepError
 
 T = TypeVar("T")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_AHEAD = 8
+_AHEAD = 4
 _DASK = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
 
 
@@ -32,11 +33,11 @@ class Workers:
     Parameters
     ----------
     start : callable
-        Returns a new executor; called again when one breaks because a process of it died.
+        From the seconds after which a call has to be over (or None) to an executor.
     in_flight : int
         How many trials to hand over at a time.
-    expendable : bool
-        Whether the processes are the engine's own, so that one which is stuck may end itself.
+    lost : tuple of exception types
+        Those by which a future says that its process died; the trial is then begun again.
 
     Examples
     --------
@@ -45,9 +46,9 @@ class Workers:
     1
     """
 
-    start: Callable[[], Executor]
+    start: Callable[[float | None], Executor]
     in_flight: int
-    expendable: bool = False
+    lost: tuple[type[BaseException], ...] = ()
 
 
 def workers(executor: str = "processes", n_workers: int | None = None) -> Workers:
@@ -74,14 +75,16 @@ def workers(executor: str = "processes", n_workers: int | None = None) -> Worker
     Examples
     --------
     >>> from flattest.sweeps import workers
-    >>> workers("processes", 2).expendable
-    True
+    >>> workers("processes", 2).in_flight
+    8
     """
     if executor == "serial":
-        return Workers(SerialExecutor, in_flight=1)
+        return Workers(lambda limit: SerialExecutor(), in_flight=1)
     if executor == "processes":
         count = n_workers or _cores()
-        return Workers(lambda: _processes(count), in_flight=_AHEAD * count, expendable=True)
+        return Workers(
+            lambda limit: ProcessesExecutor(count, limit), _AHEAD * count, lost=(ProcessExpired,)
+        )
     if executor.startswith(_DASK):
         return _dask(executor)
     raise SweepError(
@@ -110,9 +113,41 @@ class SerialExecutor(Executor):
         return future
 
 
-def _processes(count: int) -> ProcessPoolExecutor:
-    # Not forked: threads of BLAS and of the caller do not survive a fork.
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_settle)
+class ProcessesExecutor(Executor):
+    """Runs calls in processes of this machine; one that dies takes only its own call with it.
+
+    Parameters
+    ----------
+    count : int
+        The number of processes.
+    limit : float, optional
+        Seconds after which a call is ended together with its process.
+
+    Examples
+    --------
+    >>> from flattest.sweeps.executors import ProcessesExecutor
+    >>> with ProcessesExecutor(1) as executor:
+    ...     executor.submit(max, 1, 2).result()
+    2
+    """
+
+    def __init__(self, count: int, limit: float | None = None) -> None:
+        # Not forked: threads of BLAS and of the caller do not survive a fork.
+        self._pool = ProcessPool(count, initializer=_settle, context=get_context("spawn"))
+        self._limit = limit
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call the function in the next process that is free."""
+        future: Future[T] = self._pool.schedule(fn, args=args, kwargs=kwargs, timeout=self._limit)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for what is under way, or end it together with its processes."""
+        if wait and not cancel_futures:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
 
 
 def _settle() -> None:
@@ -148,7 +183,13 @@ def _dask(address: str) -> Workers:
     except OSError as error:
         raise SweepError(f"No Dask scheduler answers at {address}; start it first.") from error
     cores = sum(client.nthreads().values())
-    # A result is a function of nothing but the trial, but a repeated one must be run again.
-    return Workers(
-        lambda: client.get_executor(pure=False, retries=2), in_flight=max(_AHEAD * cores, 64)
-    )
+    client.close()
+
+    def start(limit: float | None) -> Executor:
+        # Impure: a trial that is run again is to be run, not looked up.
+        executor: Executor = Client(address, timeout=10, set_as_default=False).get_executor(
+            pure=False, retries=2
+        )
+        return executor
+
+    return Workers(start, in_flight=max(_AHEAD * cores, 64))

@@ -13,6 +13,7 @@ from flattest.sweeps.trial import Trial
 from flattest.sweeps.trial_function import SweepError, TrialFunction, trial_function
 
 _KEYS = {"trial", "claim", "seeds", "time_limit", "code_version", "settings", "grid"}
+_MOST = 2**32  # seeds below this suit every generator
 
 
 @dataclass(frozen=True)
@@ -143,14 +144,17 @@ def _seeds(content: dict[str, Any]) -> tuple[int, ...] | range:
     seeds = content.get("seeds", 1)
     if isinstance(seeds, dict) and set(seeds) <= {"start", "stop"} and "stop" in seeds:
         bounds = seeds.get("start", 0), seeds["stop"]
-        if all(type(bound) is int for bound in bounds) and 0 <= bounds[0] < bounds[1]:
+        if all(type(bound) is int for bound in bounds) and 0 <= bounds[0] < bounds[1] <= _MOST:
             return range(*bounds)
-    elif type(seeds) is int and seeds > 0:
+    elif type(seeds) is int and 0 < seeds <= _MOST:
         return range(seeds)
-    elif isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds):
+    elif (
+        isinstance(seeds, list) and seeds and all(type(s) is int and 0 <= s < _MOST for s in seeds)
+    ):
         return tuple(dict.fromkeys(seeds))
     raise SweepError(
-        "seeds must be a positive number, a list of numbers from 0, or {start = 0, stop = 10}, "
+        "seeds must be a positive number, a list of numbers from 0, or {start = 0, stop = 10}, all "
+        f"below 2**32, "
         f"not {seeds!r}."
     )
 

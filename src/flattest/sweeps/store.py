@@ -40,6 +40,14 @@ CREATE INDEX results_by_trial ON results (function, settings, seed);
 CREATE TABLE leases (key TEXT PRIMARY KEY, driver TEXT NOT NULL, expires REAL NOT NULL)
     WITHOUT ROWID;
 """
+_RESULTS = (
+    "SELECT key, function, settings, seed, code, status, record, error, seconds, attempts, "
+    "finished_at, content FROM results JOIN environments ON environments.id = environment"
+)
+_OF_ANY_CODE = (
+    " WHERE function = ? AND settings = ? AND seed = ? AND status = 'done' "
+    "ORDER BY finished_at DESC LIMIT 1"
+)
 
 
 class StoreError(SweepError):
@@ -147,6 +155,12 @@ class Store:
             self._check_kind(connection)
         except sqlite3.OperationalError:
             # Read-only media do not even let SQLite make its index of the log.
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.is_file() and log.stat().st_size:
+                raise StoreError(
+                    f"The store {str(self.path)!r} was not closed and cannot be recovered where "
+                    f"it is read-only; copy it with {log.name!r} to where it can be written."
+                ) from None
             connection = self._connect(address + "&immutable=1")
             self._check_kind(connection)
         return connection
@@ -262,12 +276,8 @@ class Store:
             found = dict(self._connection.execute(query, [trial.key for trial in trials]))
             for trial in trials if any_code else ():
                 if trial.key not in found:
-                    query = (
-                        "SELECT 1 FROM results WHERE function = ? AND settings = ? AND seed = ? "
-                        "AND status = 'done' LIMIT 1"
-                    )
                     parts = (trial.function.name, trial.settings_json, trial.seed)
-                    if self._connection.execute(query, parts).fetchone():
+                    if self._connection.execute(_RESULTS + _OF_ANY_CODE, parts).fetchone():
                         found[trial.key] = "done"
         return found
 
@@ -290,7 +300,7 @@ class Store:
             for trial in trials:
                 query = "SELECT driver, expires FROM leases WHERE key = ?"
                 row = connection.execute(query, (trial.key,)).fetchone()
-                if row is None or row[0] == self._driver or row[1] < now or _is_dead(row[0]):
+                if row is None or row[0] == self._driver or _is_over(row[0], row[1], now):
                     connection.execute(
                         "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",
                         (trial.key, self._driver, now + _LEASE),
@@ -306,42 +316,51 @@ class Store:
                 (time.time() + _LEASE, self._driver),
             )
 
-    def results(self, function: str | None = None) -> Iterator[StoredResult]:
-        """Read the results one by one.
+    def results(
+        self, trials: Iterable[Trial] | None = None, *, any_code: bool = False
+    ) -> Iterator[StoredResult]:
+        """Read results one by one.
 
         Parameters
         ----------
-        function : str, optional
-            The name of a trial function, to have only its results.
+        trials : iterable of Trial, optional
+            Only their results, in their order; by default all, in the order of function,
+            settings and seed.
+        any_code : bool
+            For trials without a result take the newest success of another version of the code.
 
         Yields
         ------
         StoredResult
-            In the order of function, settings and seed.
+            One row.
         """
-        where, values = ("", ()) if function is None else ("WHERE function = ?", (function,))
         with self._explained():
-            rows = self._connection.execute(
-                "SELECT key, function, settings, seed, code, status, record, error, seconds, "
-                "attempts, finished_at, content FROM results "
-                f"JOIN environments ON environments.id = environment {where} "
-                "ORDER BY function, settings, seed, finished_at",
-                values,
-            )
-            for row in rows:
-                stored = StoredResult(*row)
-                yield stored._replace(
-                    settings=json.loads(row[2]),
-                    record=None if row[6] is None else json.loads(row[6]),
-                    environment=json.loads(row[11]),
-                )
+            if trials is None:
+                order = " ORDER BY function, settings, seed, finished_at"
+                yield from map(_stored, self._connection.execute(_RESULTS + order))
+            for trial in trials or ():
+                row = self._connection.execute(_RESULTS + " WHERE key = ?", (trial.key,)).fetchone()
+                if row is None and any_code:
+                    parts = (trial.function.name, trial.settings_json, trial.seed)
+                    row = self._connection.execute(_RESULTS + _OF_ANY_CODE, parts).fetchone()
+                if row is not None:
+                    yield _stored(row)
 
 
-def _is_dead(driver: str) -> bool:
-    """Tell whether a driver ran on this machine and is gone."""
+def _stored(row: tuple[Any, ...]) -> StoredResult:
+    stored = StoredResult(*row)
+    return stored._replace(
+        settings=json.loads(row[2]),
+        record=None if row[6] is None else json.loads(row[6]),
+        environment=json.loads(row[11]),
+    )
+
+
+def _is_over(driver: str, expires: float, now: float) -> bool:
+    """Tell whether a lease has ended: with its driver's death here, with time elsewhere."""
     host, pid, _ = driver.rsplit(":", 2)
     if host != socket.gethostname():
-        return False
+        return expires < now
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

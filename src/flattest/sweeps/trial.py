@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import functools
 import hashlib
 import json
@@ -15,18 +14,16 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from types import FrameType
 from typing import Any, Literal
 
 from flattest._version import __version__
-from flattest.sweeps.trial_function import TrialFunction, load, settings_class
+from flattest.sweeps.trial_function import TrialFunction, check_code, load, settings_class
 
 Outcome = Literal["done", "failed", "timed_out"]
-GRACE = 10.0
-"""Seconds beyond its limit after which a trial that cannot be stopped ends its process."""
 _LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -108,7 +105,7 @@ def perform(
     settings: Mapping[str, Any],
     seed: int,
     time_limit: float | None = None,
-    expendable: bool = False,
+    digest: str | None = None,
 ) -> Result:
     """Run a trial here and now; nothing that it does wrong gets out.
 
@@ -122,13 +119,18 @@ def perform(
         The seed.
     time_limit : float, optional
         Seconds after which the trial is stopped.
-    expendable : bool
-        Whether this process may be ended when the trial cannot be stopped otherwise.
+    digest : str, optional
+        The code that the caller means, by its digest.
 
     Returns
     -------
     Result
         The record, or what went wrong.
+
+    Raises
+    ------
+    SweepError
+        If this process has loaded other code than the caller means.
 
     Examples
     --------
@@ -136,6 +138,7 @@ def perform(
     >>> perform("flattest.study.claims.symmetry:trial", {"factor": 0.0}, seed=0).status
     'failed'
     """
+    check_code(reference, digest)
     started = time.perf_counter()
     record, error = None, None
     status: Outcome = "done"
@@ -143,7 +146,7 @@ def perform(
         function = load(reference)
         cls = settings_class(function)
         given = dict(settings) if cls is None else cls(**_as_tuples(settings))
-        with _limited(time_limit, expendable):
+        with _limited(time_limit):
             record = _flat(function(given, seed))
     except _OutOfTime:
         status, error = "timed_out", f"The trial ran longer than its limit of {time_limit:g} s."
@@ -177,22 +180,12 @@ def _flat(record: Any) -> dict[str, Any]:
     return flat
 
 
-@contextmanager
-def _limited(seconds: float | None, expendable: bool) -> Iterator[None]:
+def _limited(seconds: float | None) -> AbstractContextManager[None]:
     """Raise `_OutOfTime` in the block when the time is up."""
     if seconds is None:
-        yield
-        return
-    if expendable:
-        # For code that never returns to Python; this clock runs outside the interpreter.
-        faulthandler.dump_traceback_later(seconds + GRACE, exit=True)
-    try:
-        in_main = threading.current_thread() is threading.main_thread()
-        with _alarm(seconds) if in_main and hasattr(signal, "setitimer") else _timer(seconds):
-            yield
-    finally:
-        if expendable:
-            faulthandler.cancel_dump_traceback_later()
+        return nullcontext()
+    in_main = threading.current_thread() is threading.main_thread()
+    return _alarm(seconds) if in_main and hasattr(signal, "setitimer") else _timer(seconds)
 
 
 @contextmanager

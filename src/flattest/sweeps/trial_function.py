@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 import types
 import typing
@@ -35,6 +36,9 @@ class TrialFunction:
         How records are filed: the reference, without the folder of a file.
     code : str
         The version of the code that the function depends on.
+    digest : str or None
+        The digest of that code, which workers compare with their own; None where `code` was
+        given by name.
 
     Examples
     --------
@@ -46,6 +50,7 @@ class TrialFunction:
     reference: str
     name: str
     code: str
+    digest: str | None = None
 
     def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings with the defaults of the function's settings class filled in.
@@ -57,6 +62,13 @@ class TrialFunction:
         """
         cls = settings_class(load(self.reference))
         given = dict(settings)
+        for name, value in given.items():
+            try:
+                json.dumps(value)
+            except TypeError:
+                raise SweepError(
+                    f"Setting {name!r} of {self.name} is {value!r}; use numbers, texts and lists."
+                ) from None
         if cls is None:
             return given
         fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -140,7 +152,30 @@ def trial_function(reference: str, *, code: str | None = None) -> TrialFunction:
         reference, name = f"{path}:{attribute}", f"{path.name}:{attribute}"
     else:
         name = reference
-    return TrialFunction(reference, name, code or _code_version(reference))
+    digest = None if code else _code_version(reference)
+    return TrialFunction(reference, name, code or digest or "", digest)
+
+
+def check_code(reference: str, digest: str | None) -> None:
+    """Refuse to run a trial function whose code in this process is not the code that is meant.
+
+    Parameters
+    ----------
+    reference : str
+        The trial function.
+    digest : str, optional
+        The digest of the code that is meant.
+
+    Raises
+    ------
+    SweepError
+        If it differs: the file was edited after this process, or the caller, had read it.
+    """
+    if digest is not None and _code_version(reference) != digest:
+        raise SweepError(
+            f"A worker has loaded other code of {reference!r} than the driver; restart the "
+            "workers and run the sweep again."
+        )
 
 
 @functools.cache
@@ -208,6 +243,9 @@ def _load_file(path: Path) -> types.ModuleType:
         raise SweepError(f"trial names the file {str(path)!r}, which does not exist.")
     name = f"flattest_trial_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
+        folder = str(path.resolve().parent)
+        if folder not in sys.path:
+            sys.path.append(folder)  # for its imports of its neighbours
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
@@ -266,12 +304,16 @@ def _without_docstrings(path: Path) -> ast.Module:
 
 
 def _reachable(tree: ast.Module, name: str) -> Iterator[ast.stmt]:
-    """Yield the statements of a module that a name depends on; each once."""
+    """Yield the statements of a module that a name depends on; each once.
+
+    What is neither a definition nor an import nor an assignment is run for its effects, and
+    always counts.
+    """
     defining: dict[str, list[ast.stmt]] = {}
     for statement in tree.body:
-        for bound in _bound_names(statement):
+        for bound in _bound_names(statement) or [""]:
             defining.setdefault(bound, []).append(statement)
-    names, seen = [name], set()
+    names, seen = [name, ""], set()
     while names:
         for statement in defining.get(names.pop(), []):
             if id(statement) not in seen:
@@ -280,16 +322,20 @@ def _reachable(tree: ast.Module, name: str) -> Iterator[ast.stmt]:
                 names += [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
 
 
-def _bound_names(statement: ast.stmt) -> Iterator[str]:
+def _bound_names(statement: ast.stmt) -> list[str]:
+    """List the names that a statement defines or changes."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-        for alias in statement.names:
-            yield alias.asname or alias.name.partition(".")[0]
+        return [statement.name]
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.partition(".")[0] for alias in statement.names]
+    if isinstance(statement, ast.Assign):
+        targets: list[ast.expr] = statement.targets
+    elif isinstance(statement, ast.AnnAssign | ast.AugAssign):
+        targets = [statement.target]
     else:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
+        return []
+    # The names in "a, b.c[d] = e": a and b, and d, which does no harm.
+    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
 
 
 def _imports(statements: list[ast.stmt], path: Path, root: Path) -> Iterator[Path]:
@@ -310,5 +356,5 @@ def _imports(statements: list[ast.stmt], path: Path, root: Path) -> Iterator[Pat
                 continue
             folder = root.joinpath(*target)
             for candidate in (folder.with_suffix(".py"), folder / "__init__.py"):
-                if len(target) > (top is not None) and candidate.is_file():
+                if candidate.is_file():
                     yield candidate
