@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -135,6 +136,8 @@ class ProcessesExecutor(Executor):
         # Not forked: threads of BLAS and of the caller do not survive a fork.
         self._pool = ProcessPool(count, initializer=_settle, context=get_context("spawn"))
         self._limit = limit
+        with _no_interrupts():
+            self._pool.schedule(_nothing)  # starts the pool
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Call the function in the next process that is free."""
@@ -148,6 +151,24 @@ class ProcessesExecutor(Executor):
         else:
             self._pool.stop()
         self._pool.join()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Block Ctrl-C for the threads and processes that are started meanwhile, for good."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # whose start would unblock it again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _settle() -> None:
