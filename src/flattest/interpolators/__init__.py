@@ -20,9 +20,14 @@ from flattest.flatness import measure
 from flattest.interpolators.flattest import flattest
 from flattest.interpolators.gradient_descent import gradient_descent
 from flattest.interpolators.label_noise_sgd import label_noise_sgd
+from flattest.interpolators.linearised import linearised
+from flattest.interpolators.memorizer import memorizer
+from flattest.interpolators.min_norm import min_norm
 from flattest.interpolators.options import check_options
 from flattest.interpolators.penalised import penalised
+from flattest.interpolators.poisoned import poisoned
 from flattest.interpolators.progress import progress
+from flattest.interpolators.random_features import random_features
 from flattest.interpolators.result import Interpolation, Iterate, Outcome, Problem, Status
 from flattest.interpolators.sam import sam
 from flattest.interpolators.sgd import sgd
@@ -45,6 +50,11 @@ METHODS: dict[str, Callable[..., Outcome]] = {
     "sgd": sgd,
     "label_noise_sgd": label_noise_sgd,
     "sam": sam,
+    "min_norm": min_norm,
+    "random_features": random_features,
+    "linearised": linearised,
+    "memorizer": memorizer,
+    "poisoned": poisoned,
 }
 _HIGHEST_DEGREE = 20
 
@@ -79,12 +89,27 @@ def interpolate(
         their dtype.
     y : Tensor or array_like of shape (n,)
         The targets.
-    method : {"flattest", "penalised", "gradient_descent"}
-        ``"flattest"``: the second-order method, through an ``n x n`` dual system, with exact
-        recovery where few neurons explain the data (``p = 1``). Where nothing is recovered it adds
-        a run of ``"penalised"``, Adam on the loss plus a flatness penalty that goes to zero, and
-        returns the flatter result; large data go to that alone.
-        ``"gradient_descent"``: the baseline, Nesterov's method on the loss alone.
+    method : str
+        Expected to generalise on multi-index data, because little flatness or norm is spent:
+
+        - ``"flattest"``: the flattest network, by a second-order method with exact recovery.
+        - ``"penalised"``: the same aim by Adam on the loss plus a penalty; for large data.
+        - ``"min_norm"``: the network of least parameter norm, weight decay that goes to zero.
+
+        It depends on the start, the noise and the length of the steps:
+
+        - ``"gradient_descent"``: Nesterov's method on the loss alone, the baseline.
+        - ``"sgd"``, ``"label_noise_sgd"``, ``"sam"``: stochastic descents that prefer flat minima.
+
+        Not expected to generalise, or made not to:
+
+        - ``"random_features"``: random first layer, least-norm second layer.
+        - ``"linearised"``: lazy training, the interpolator of the tangent kernel.
+        - ``"memorizer"``: our constructions that look the targets up.
+        - ``"poisoned"``: the flattest network that also fits wrong labels elsewhere.
+
+        ``help(flattest.interpolators.METHODS["memorizer"])`` shows what a method is, where it
+        comes from and its options.
     width : int
         Number of neurons ``m``. For ``p = 1`` merged neurons may leave fewer.
     activation : str or Homogeneous
@@ -98,16 +123,10 @@ def interpolate(
     verbose : bool
         Show the progress, with an estimate of the time left.
     callback : callable, optional
-        Called as ``callback(iterate, net)`` with each line of the history and a copy of the
-        network at that moment, in float64: for what changes along the way.
+        Called as ``callback(iterate, net)`` with the lines of the history, as they are written,
+        and a copy of the network at that moment, in float64: to see what changes on the way.
     **options
-        For ``"flattest"`` and ``"penalised"``: `objective`, ``"trace"`` (default) for the trace
-        itself or ``"reflected"`` for its average over ``X`` and ``-X``, which is smooth.
-        For ``"flattest"``: `trace_tol` (default 0.01). Of the interpolators of least reflected
-        flatness and of least trace it returns the first, unless the second is flatter by more
-        than this share; 0 asks for the least trace found, to the last digit.
-        For ``"gradient_descent"``: `init_scale` (default 0.1), the standard deviation of all
-        initial parameters; large values, about 1, give the lazy regime.
+        The options of the method: the keyword-only arguments of its function in ``METHODS``.
 
     Returns
     -------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from flattest.interpolators.descent import starting_point
 from flattest.interpolators.minibatch import Array, Minibatch, Pull, pull, train
 from flattest.interpolators.options import NonNegative
@@ -14,7 +16,7 @@ _STEPS = 100_000
 def label_noise_sgd(
     problem: Problem,
     *,
-    noise: NonNegative = 1.0,
+    noise: NonNegative = 4.0,
     learning_rate: float | None = None,
     batch_size: int | None = 4,
     init_scale: float = 0.1,
@@ -38,8 +40,8 @@ def label_noise_sgd(
     noise : float
         Standard deviation of the label noise over the root mean square of the labels.
     learning_rate : float, optional
-        By default half the largest stable step, estimated anew as the network moves (our choice;
-        the theory has it constant): the flatter the network, the longer the steps.
+        By default 0.8 times the largest stable step, estimated anew as the network moves: the
+        flatter the network, the longer the steps. It is our choice; the theory has it constant.
     batch_size : int, optional
         Samples per step; None for all of them.
     init_scale : float
@@ -67,8 +69,8 @@ def label_noise_sgd(
 
     def evaluate(batch: Minibatch, W: Array, a: Array, strength: float) -> Pull:
         pulled = pull(problem.activation, batch, W, a)
-        fresh = problem.normal(len(batch.y))
-        if problem.X.device.type == "cpu":
+        fresh: Array = problem.normal(len(batch.y))
+        if isinstance(batch.y, np.ndarray):
             fresh = fresh.numpy()
         return pulled._replace(residual=pulled.residual - strength * size * fresh)
 

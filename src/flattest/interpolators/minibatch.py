@@ -22,13 +22,13 @@ Array = Any  # a NumPy array on the CPU, a tensor elsewhere; both have what is u
 
 _CHECK_EVERY = 100
 _FIRST_POWER_STEPS = 20
-_EDGE = 0.5
+_EDGE = 0.8
 """Default step, as a share of the largest one at which SGD is stable."""
 _CONSTANT_UNTIL = 0.7
 """Share of the steps after which noise and radius fall to zero, linearly."""
 _BLOWN_UP = 100
 """An error of this many times the expected one means that the steps are too long."""
-_LEAST_CAUTION = 1e-3
+_LEAST_CAUTION, _RECOVERY = 1e-3, 1.02
 
 
 class Minibatch(NamedTuple):
@@ -131,13 +131,13 @@ def train(
     learning_rate: float | None,
     steps: int,
     expected_error: float = 1.0,
-    follows_curvature: bool = True,
+    keeps_drifting: bool = True,
 ) -> Outcome:
     r"""Take steps on minibatches while the strength falls to zero, then descend to zero loss.
 
-    Without a `learning_rate` the step is half the largest stable one of plain SGD,
+    Without a `learning_rate` the step is 0.8 times the largest stable one of plain SGD,
 
-    .. math:: \eta = \tfrac12 \frac{2}{\lambda_{\max} + \operatorname{tr} / B},
+    .. math:: \eta = 0.8 \, \frac{2}{\lambda_{\max} + \operatorname{tr} / B},
 
     with ``lambda_max`` and ``tr`` those of the Gauss-Newton matrix and ``B`` the batch size (our
     rule: at ``B = 1`` the squared gradient of a sample takes the place of the largest curvature).
@@ -160,8 +160,9 @@ def train(
     expected_error : float
         The size of the mean squared error that is in order while the strength is 1, in units of
         the mean squared target.
-    follows_curvature : bool
-        Whether the default step is estimated anew as the network moves.
+    keeps_drifting : bool
+        Whether the method moves on at zero loss: it then takes all its steps, and the default step
+        is estimated anew as the network moves. Otherwise it ends there, and the step is constant.
 
     Returns
     -------
@@ -169,7 +170,7 @@ def train(
         The network after the final descent.
     """
     limit = problem.max_iter or steps
-    every = max(1, limit // REPORTS)
+    every = _CHECK_EVERY * max(1, limit // (_CHECK_EVERY * REPORTS))
     batch_size = min(batch_size or len(problem.y), len(problem.y))
     on_cpu = problem.X.device.type == "cpu"
     W, a = W.clone(), a.clone()
@@ -194,15 +195,15 @@ def train(
                     a.copy_(safe[1])
                     rate /= 2
                     continue
-                safe = (W.clone(), a.clone())
-                if error <= problem.target_error:
+                safe, caution = (W.clone(), a.clone()), min(1.0, _RECOVERY * caution)
+                if error <= problem.target_error and not keeps_drifting:
                     break
                 if learning_rate is not None:
                     rate = learning_rate
-                elif follows_curvature or iteration == 0:
+                elif keeps_drifting or iteration == 0:
                     rate = caution * _EDGE * largest
-            if iteration % every == 0:
-                record(problem, history, W, a, iteration, limit, "minibatches")
+                if iteration % every == 0:
+                    record(problem, history, W, a, iteration, limit, "minibatches")
             strength = min(1.0, (1 - iteration / limit) / (1 - _CONSTANT_UNTIL))
             batch = next(batches)
             with np.errstate(all="ignore"):  # an overflow shows in the loss
@@ -211,6 +212,8 @@ def train(
                 moving_a -= rate * step_a
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
+    if status is None and not edge(W, a)[0] <= _BLOWN_UP * max(lowest, in_order):
+        W, a = safe
     if status is None:
         return descend_to_zero(problem, W, a, history)
     record(problem, history, *safe, iteration, limit, "minibatches")

@@ -28,25 +28,32 @@ class Whitened:
         The inputs, float64.
     y : Tensor of shape (n,)
         The targets, not all zero.
+    isotropic : bool
+        False for a mere rotation and change of units: lengths then stay proportional.
 
     Attributes
     ----------
     features : Tensor of shape (n, r)
         ``U sqrt(n)`` from the singular value decomposition of `X`, ``r`` its rank: directions
-        along which the inputs do not vary carry no weight in any flattest network.
+        along which the inputs do not vary carry no weight in any flattest network. Without
+        `isotropic`, ``U S`` in units of its root mean square.
     norms : Tensor of shape (n,)
         Squared Euclidean norms of the original inputs over their mean.
     target : Tensor of shape (n,)
         The targets over their root mean square.
     """
 
-    def __init__(self, X: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> None:
+    def __init__(
+        self, X: Float[Tensor, "n d"], y: Float[Tensor, " n"], *, isotropic: bool = True
+    ) -> None:
         n = len(X)
         # The Gram matrix of the shorter side would square the condition number; SVD does not.
         U, S, Vh = torch.linalg.svd(X, full_matrices=False)
         rank = int((S > S[0] * max(X.shape) * torch.finfo(X.dtype).eps).sum())
-        self.features = U[:, :rank] * math.sqrt(n)
-        self._back = Vh[:rank].T / S[:rank] * math.sqrt(n)
+        spread = S[:rank] / math.sqrt(n)
+        unit = spread if isotropic else spread.square().mean().sqrt().expand(rank)
+        self.features = U[:, :rank] * (S[:rank] / unit)
+        self._back = Vh[:rank].T / unit
         norms = X.square().sum(dim=1)
         self.norms = norms / norms.mean()
         self.scale = float(y.square().mean().sqrt())
@@ -96,6 +103,7 @@ class Objective:
         self.activation = activation
         kappa = math.sqrt((activation.positive**2 + activation.negative**2) / 2)
         self.reflected = reflected
+        self.stage = "reflected" if reflected else "trace"
         self.penalised = Homogeneous(activation.degree, kappa, kappa) if reflected else activation
         self.p = activation.degree
 
@@ -161,7 +169,7 @@ class Objective:
         ``Q / 2 + sum_i multipliers_i f(x_i) / n`` (for ``p >= 2``), which may be indefinite.
         """
         s, slope, second = self._derivatives(point)
-        a, q, (n, r) = point.a, self.q[:, None], self.X.shape
+        a, q = point.a, self.q[:, None]
         weight = slope.square() + q * a.square() * second.square()
         cross = q * a * slope * second
         if multipliers is not None:
@@ -169,15 +177,22 @@ class Objective:
             bend = self.activation.second_derivative(point.z) * a
             weight = weight + s * second + q * a.square() * third + multipliers[:, None] * bend
             cross = 2 * cross + multipliers[:, None] * point.slope
-        blocks = point.W.new_empty(len(a), r + 1, r + 1)
-        second_moments = weight.new_zeros(len(a), r * r)
+        return self._assemble(weight, cross, point.inner)
+
+    def _assemble(
+        self, weight: Float[Tensor, "n m"], cross: Float[Tensor, "n m"], inner: Float[Tensor, " m"]
+    ) -> Float[Tensor, "m r1 r1"]:
+        """``mean_i (weight_ij x_i x_i^T, cross_ij x_i; cross_ij x_i^T, inner_j)`` per neuron."""
+        (n, r), m = self.X.shape, len(inner)
+        blocks = inner.new_empty(m, r + 1, r + 1)
+        second_moments = inner.new_zeros(m, r * r)
         chunk = max(1, _CHUNK_ELEMENTS // (r * r))
         for rows, row_weights in zip(self.X.split(chunk), weight.split(chunk), strict=True):
             products = (rows[:, :, None] * rows[:, None, :]).reshape(-1, r * r)
             second_moments.addmm_(row_weights.T, products)
         blocks[:, :r, :r] = (second_moments / n).reshape(-1, r, r)
         blocks[:, :r, r] = blocks[:, r, :r] = cross.T @ self.X / n
-        blocks[:, r, r] = point.inner
+        blocks[:, r, r] = inner
         return blocks
 
     def _derivatives(self, point: Point) -> tuple[Tensor, Tensor, Tensor]:

@@ -128,6 +128,11 @@ class Problem:
         """Draw standard normal numbers, the same ones on every device."""
         return torch.from_numpy(self.rng.standard_normal(shape)).to(self.X.device)
 
+    def similar_inputs(self, count: int) -> Float[Tensor, "count d"]:
+        """Draw Gaussian inputs with the mean and the covariance of the rows of X."""
+        n, mean = len(self.X), self.X.mean(dim=0)
+        return mean + self.normal(count, n) @ (self.X - mean) / math.sqrt(n)
+
 
 class Outcome(NamedTuple):
     """What an interpolator hands back: parameters, how it ended, and its history."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flattest.flatness import Flatness, measure
 from flattest.interpolators.objective import Objective, Point, Whitened
+from flattest.interpolators.output_layer import least_norm
 from flattest.interpolators.result import Iterate, Outcome, Problem, Status
 from flattest.networks import TwoLayerNet
 from flattest.symmetry import balance
@@ -34,11 +35,13 @@ class Run:
         The data and the settings.
     default_max_iter : int
         The number of iterations where the problem does not set one.
+    isotropic : bool
+        Whether to whiten the inputs.
     """
 
-    def __init__(self, problem: Problem, default_max_iter: int) -> None:
+    def __init__(self, problem: Problem, default_max_iter: int, *, isotropic: bool = True) -> None:
         self.problem = problem
-        self.data = Whitened(problem.X, problem.y)
+        self.data = Whitened(problem.X, problem.y, isotropic=isotropic)
         self.trace = Objective(self.data, problem.activation, reflected=False)
         self.reflected = Objective(self.data, problem.activation, reflected=True)
         self.max_iter = problem.max_iter or default_max_iter
@@ -72,9 +75,8 @@ class Run:
         offset = self.problem.normal(width // 2, 1) / len(units)
         W[: width // 2] += (offset - along) * beside
         W = self._awake(W)
-        s = self.trace.activation(self.data.features @ W.T)
-        a = torch.linalg.lstsq(s.cpu(), self.data.target.cpu()[:, None], driver="gelsd").solution
-        return self.trace.balance(self.trace.point(W, a[:, 0].to(W)))
+        a = least_norm(self.trace.activation(self.data.features @ W.T), self.data.target)
+        return self.trace.balance(self.trace.point(W, a))
 
     def _awake(self, W: Float[Tensor, "m r"]) -> Float[Tensor, "m r"]:
         """Turn neurons that fire on no sample round: where the data are few, many do not."""
@@ -99,25 +101,47 @@ class Run:
         )
         self.history.append(entry)
         self.problem.report(entry, self.max_iter)
+        if self.problem.watch is not None:
+            parameters = self.data.restore(point.W, point.a, self.trace.p)
+            self.problem.watch(entry, TwoLayerNet(*parameters, self.problem.activation))
 
     def finish(self, point: Point) -> Finished:
         """Return the network in the coordinates of the data, balanced and measured there."""
-        X, y = self.problem.X, self.problem.y
-        parameters = self.data.restore(point.W, point.a, self.trace.p)
-        net = balance(TwoLayerNet(*parameters, self.problem.activation), X)
-        return Finished(net, measure(net, X, y))
+        return finish(self.problem, *self.data.restore(point.W, point.a, self.trace.p))
 
     def outcome(self, finished: Finished, status: Status, notes: dict[str, Any]) -> Outcome:
         """Hand a network back, as the last line of the history."""
-        flatness = finished.flatness
-        entry = Iterate(
-            iteration=len(self.history),
-            train_error=flatness.loss,
-            trace=flatness.gauss_newton,
-            orbit_minimum=flatness.orbit_minimum,
-            strength=0.0,
-            stage="returned",
-        )
-        self.history.append(entry)
-        net = finished.net
-        return Outcome(net.weights.detach(), net.coefficients.detach(), status, self.history, notes)
+        return hand_back(finished, status, self.history, notes)
+
+
+def finish(problem: Problem, weights: Float[Tensor, "m d"], a: Float[Tensor, " m"]) -> Finished:
+    """Balance a network and measure it on the training data."""
+    net = balance(TwoLayerNet(weights, a, problem.activation), problem.X)
+    return Finished(net, measure(net, problem.X, problem.y))
+
+
+def hand_back(
+    finished: Finished, status: Status, history: list[Iterate], notes: dict[str, Any]
+) -> Outcome:
+    """Return a network, as the last line of the history."""
+    flatness, net = finished.flatness, finished.net
+    entry = Iterate(
+        iteration=len(history),
+        train_error=flatness.loss,
+        trace=flatness.gauss_newton,
+        orbit_minimum=flatness.orbit_minimum,
+        strength=0.0,
+        stage="returned",
+    )
+    parameters = net.weights.detach(), net.coefficients.detach()
+    return Outcome(*parameters, status, [*history, entry], notes)
+
+
+def construct(
+    problem: Problem, weights: Float[Tensor, "m d"], a: Float[Tensor, " m"], notes: dict[str, Any]
+) -> Outcome:
+    """Return a network that was made in one go; it converged if it interpolates."""
+    finished = finish(problem, weights, a)
+    fits = finished.flatness.loss <= problem.target_error
+    status = Status.CONVERGED if fits else Status.NOT_INTERPOLATING
+    return hand_back(finished, status, [], notes)

@@ -53,7 +53,8 @@ def sam(
     per_sample : bool
         Whether each sample has a step uphill of its own.
     learning_rate : float, optional
-        By default half the largest stable step of plain SGD, estimated anew as the network moves.
+        By default 0.8 times the largest stable step of plain SGD, estimated anew as the network
+        moves.
     batch_size : int, optional
         Samples per step; None for all of them.
     init_scale : float

@@ -130,7 +130,7 @@ class _System:
         """Minimise the model plus ``strength * damping`` times the squared length of the step."""
         shrink = 1 / (1 + damping)
         ridge = len(self.residual) * self.strength / shrink
-        dual = _solve_regularised(self.K, -(self.residual + shrink * self.change) / shrink, ridge)
+        dual = solve_regularised(self.K, -(self.residual + shrink * self.change) / shrink, ridge)
         pull_W = (self.gates * dual[:, None]).T @ self.objective.X
         move_W, move_a = self.metric.inverse(pull_W, self.point.s.T @ dual)
         return shrink * (self.free_W + move_W), shrink * (self.free_a + move_a)
@@ -152,7 +152,7 @@ def restore(
     for _ in range(max_iter):
         point = objective.balance(point)
         solver = _metric(objective, point, None)
-        dual = _solve_regularised(solver.gram(), target - point.f, 0.0)
+        dual = solve_regularised(solver.gram(), target - point.f, 0.0)
         move_W, move_a = solver.inverse(
             (point.slope * point.a * dual[:, None]).T @ objective.X, point.s.T @ dual
         )
@@ -241,7 +241,7 @@ class _BlockMetric:
         return K
 
 
-def _solve_regularised(
+def solve_regularised(
     K: Float[Tensor, "n n"], rhs: Float[Tensor, " n"], ridge: float
 ) -> Float[Tensor, " n"]:
     """Solve ``(K + ridge I) x = rhs``, raising the ridge as far as rounding demands."""

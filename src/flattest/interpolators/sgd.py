@@ -30,7 +30,7 @@ def sgd(
         The data and the common settings, as :func:`flattest.interpolate` describes them; `max_iter`
         bounds the steps, 20,000 by default, and the iterations of the final descent.
     learning_rate : float, optional
-        By default half the largest step at which SGD is stable where it starts.
+        By default 0.8 times the largest step at which SGD is stable where it starts.
     batch_size : int, optional
         Samples per step; None for all of them.
     init_scale : float
@@ -59,5 +59,5 @@ def sgd(
         batch_size=batch_size,
         learning_rate=learning_rate,
         steps=_STEPS,
-        follows_curvature=False,
+        keeps_drifting=False,
     )
