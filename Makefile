@@ -1,5 +1,6 @@
 # Everything runs in .venv, which each target fills with what it needs and no more:
-# `demo` and `bench` take the run-time dependencies, the rest adds the developer tools.
+# `demo` and `bench` take the run-time dependencies, `reproduce` adds what the claims compare with,
+# the rest the developer tools.
 # To start afresh: rm -rf .venv
 
 PYTHON ?= python3
@@ -8,6 +9,7 @@ JOBS   ?= 2
 VENV    := .venv
 BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.installed-runtime
+STUDY   := $(VENV)/.installed-study
 DEV     := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -23,15 +25,16 @@ TYPED  := --jaxtyping-packages=flattest,beartype.beartype
 UNTYPED_TESTS := tests/test_bad_input.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench clean
+.PHONY: help demo reproduce test slow lint bench clean
 
 help:
-	@echo "make demo    the main job on synthetic and on real data: tables and figures"
-	@echo "make test    lint, types, tests, doctests"
-	@echo "make slow    the tests marked slow"
-	@echo "make lint    ruff and mypy only"
-	@echo "make bench   the benchmarks, on all cores"
-	@echo "make clean   remove caches and build products (keeps .venv)"
+	@echo "make demo       the main job on synthetic and on real data: tables and figures"
+	@echo "make reproduce  every claim and its limits, measured: a report, in minutes on two cores"
+	@echo "make test       lint, types, tests, doctests"
+	@echo "make slow       the tests marked slow"
+	@echo "make lint       ruff and mypy only"
+	@echo "make bench      the benchmarks, on all cores"
+	@echo "make clean      remove caches and build products (keeps .venv)"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +44,11 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) -e .
 	@touch $@
 
+$(STUDY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing flattest and what the claims compare it with into $(VENV) (about a minute) ..."
+	@$(INSTALL) -e '.[benchmarks]'
+	@touch $(RUNTIME) $@
+
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing flattest and its developer tools into $(VENV) (about a minute) ..."
 	@$(INSTALL) -e '.[dev]'
@@ -48,6 +56,10 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 
 demo: $(RUNTIME)
 	$(BIN)/flattest demo
+
+# Interrupted, it continues where it stopped.
+reproduce: $(STUDY)
+	$(BIN)/flattest reproduce --quick
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from flattest._version import __version__
 from flattest.command_errors import INTERRUPTED, one_sentence_errors, standard_error
+from flattest.reproduce_command import reproduce
 from flattest.sweep_command import app as sweep_app
 
 if TYPE_CHECKING:
@@ -268,6 +269,9 @@ def measure(
         write_file(json_file, json.dumps(flatness.to_dict(), indent=2, allow_nan=False) + "\n")
     caption = f"{len(rows):,} rows, {flatness.width} neurons, features standardised as in the fit"
     Console().print(flatness_table(flatness, caption))
+
+
+app.command()(reproduce)
 
 
 def _fit_file(path: Path, target: str, **options: Any) -> TableFit:

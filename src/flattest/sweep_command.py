@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SOME_FAILED = 1
 _MOST_ERRORS = 5
+_PERIOD = 600.0  # seconds over which the pace is measured: trials may be long
 
 
 class _RunByDefault(TyperGroup):
@@ -184,6 +185,7 @@ def records_table(results: Iterator[StoredResult]) -> pd.DataFrame:
             "status": result.status,
             "trial_seconds": result.seconds,
             "error": result.error,
+            "warnings": result.warnings,
             "function": result.function,
             "code": result.code,
             "finished_at": result.finished_at,
@@ -219,7 +221,13 @@ def shown_progress(title: str, total: int) -> Iterator[_Counter]:
         TimeRemainingColumn(),
     )
     shown = console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not shown,
+        speed_estimate_period=_PERIOD,
+    ) as bar:
         yield _Counter(bar, title, total)
 
 

@@ -77,6 +77,7 @@ def judge(
     """Judge a statement about a statistic of one number per seed.
 
     The interval is the percentile bootstrap's: the seeds are drawn with replacement, 2,000 times.
+    That of a minimum or a maximum is one-sided, since no sample shows more than its own extreme.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def judge(
     >>> import pandas as pd
     >>> from flattest.study import judge
     >>> ratios = pd.Series([5.1, 5.3, 5.2, 5.6, 5.4])
-    >>> judge("It is five times as sharp.", "ratio", ratios, "at least", 5).outcome
+    >>> judge("It is five times as sharp.", "ratio", ratios, "at least", 5.0).outcome
     'holds'
     """
     sample = values.to_numpy(dtype=float)

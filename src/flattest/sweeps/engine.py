@@ -287,9 +287,9 @@ class _Driver:
 
     def stop(self) -> None:
         """Release the executor; what is still under way is given up."""
+        self.executor.shutdown(wait=not self.pending)
         for future in self.pending:
             future.cancel()
-        self.executor.shutdown(wait=not self.pending)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ CREATE TABLE results (
     status TEXT NOT NULL,
     record TEXT,
     error TEXT,
+    warnings TEXT,
     seconds REAL NOT NULL,
     attempts INTEGER NOT NULL,
     finished_at TEXT NOT NULL,
@@ -41,8 +42,8 @@ CREATE TABLE leases (key TEXT PRIMARY KEY, driver TEXT NOT NULL, expires REAL NO
     WITHOUT ROWID;
 """
 _RESULTS = (
-    "SELECT key, function, settings, seed, code, status, record, error, seconds, attempts, "
-    "finished_at, content FROM results JOIN environments ON environments.id = environment"
+    "SELECT key, function, settings, seed, code, status, record, error, warnings, seconds, "
+    "attempts, finished_at, content FROM results JOIN environments ON environments.id = environment"
 )
 _OF_ANY_CODE = (
     " WHERE function = ? AND settings = ? AND seed = ? AND status = 'done' "
@@ -65,6 +66,7 @@ class StoredResult(NamedTuple):
     status: str
     record: dict[str, Any] | None
     error: str | None
+    warnings: str | None
     seconds: float
     attempts: int
     finished_at: str
@@ -218,6 +220,7 @@ class Store:
             result.status,
             None if result.record is None else json.dumps(result.record),
             result.error,
+            result.warnings,
             result.seconds,
             attempts,
             datetime.now(UTC).isoformat(timespec="seconds"),
@@ -225,9 +228,10 @@ class Store:
         with self._transaction() as connection:
             number = self._environment(connection, result.environment)
             connection.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (key) DO UPDATE SET status = excluded.status, "
-                "record = excluded.record, error = excluded.error, seconds = excluded.seconds, "
+                "record = excluded.record, error = excluded.error, warnings = excluded.warnings, "
+                "seconds = excluded.seconds, "
                 "attempts = excluded.attempts, finished_at = excluded.finished_at, "
                 "environment = excluded.environment WHERE results.status != 'done'",
                 (*row, number),
@@ -352,7 +356,7 @@ def _stored(row: tuple[Any, ...]) -> StoredResult:
     return stored._replace(
         settings=json.loads(row[2]),
         record=None if row[6] is None else json.loads(row[6]),
-        environment=json.loads(row[11]),
+        environment=json.loads(row[12]),
     )
 
 

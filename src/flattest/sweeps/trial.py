@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -80,7 +81,9 @@ class Result:
     seconds : float
         Wall-clock time.
     environment : dict
-        Versions, machine and process type.
+        Versions and machine.
+    warnings : str or None
+        The warnings that it gave, one a line, each once.
 
     Examples
     --------
@@ -94,6 +97,7 @@ class Result:
     error: str | None
     seconds: float
     environment: dict[str, Any]
+    warnings: str | None = None
 
 
 class _OutOfTime(BaseException):
@@ -141,12 +145,13 @@ def perform(
     check_code(reference, digest)
     started = time.perf_counter()
     record, error = None, None
+    caught: list[warnings.WarningMessage] = []
     status: Outcome = "done"
     try:
         function = load(reference)
         cls = settings_class(function)
         given = dict(settings) if cls is None else cls(**_as_tuples(settings))
-        with _limited(time_limit):
+        with _limited(time_limit), warnings.catch_warnings(record=True) as caught:
             record = _flat(function(given, seed))
     except _OutOfTime:
         status, error = "timed_out", f"The trial ran longer than its limit of {time_limit:g} s."
@@ -154,7 +159,9 @@ def perform(
         raise
     except BaseException:
         status, error = "failed", traceback.format_exc()
-    return Result(status, record, error, time.perf_counter() - started, environment())
+    seconds = time.perf_counter() - started
+    given_warnings = dict.fromkeys(f"{w.category.__name__}: {w.message}" for w in caught)
+    return Result(status, record, error, seconds, environment(), "\n".join(given_warnings) or None)
 
 
 def _as_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
