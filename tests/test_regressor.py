@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -35,14 +36,20 @@ def _cosine(u: np.ndarray, v: np.ndarray) -> float:
     return abs(float(u @ v)) / float(np.linalg.norm(u) * np.linalg.norm(v))
 
 
-@parametrize_with_checks([MultiIndexRegressor(random_state=0)])
+@parametrize_with_checks([MultiIndexRegressor(link="network", random_state=0)])
 def test_sklearn_conventions(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([_quick(link="gaussian_process")])
+def test_sklearn_conventions_with_a_gaussian_process(estimator, check):
     check(estimator)
 
 
 def test_it_finds_a_planted_direction_and_predicts_with_it_alone():
     X, y = _planted()
-    model = MultiIndexRegressor(random_state=0).fit(X, y)
+    model = MultiIndexRegressor(link="gaussian_process", random_state=0).fit(X, y)
     fresh, target = _planted(seed=1)
     assert model.n_directions_ == 1
     assert _cosine(model.directions_[0], np.array([1, -2, 0, 0, 0, 0])) > 0.999
@@ -53,7 +60,8 @@ def test_it_finds_a_planted_direction_and_predicts_with_it_alone():
     u = model.directions_[0]
     moved = fresh + 10 * np.random.default_rng(2).standard_normal(fresh.shape)
     moved -= np.outer((moved - fresh) @ u, u)
-    np.testing.assert_allclose(model.predict(moved), model.predict(fresh), atol=1e-9)
+    # Without noise the covariance matrix is nearly singular, which costs digits.
+    np.testing.assert_allclose(model.predict(moved), model.predict(fresh), atol=1e-5)
     np.testing.assert_allclose(model.transform(fresh), fresh @ model.directions_.T)
 
 
@@ -73,6 +81,51 @@ def test_linear_data_have_one_direction():
     assert _cosine(model.directions_[0], np.arange(8.0)) > 0.99
 
 
+def test_a_gaussian_process_finds_the_directions_of_a_noisy_sum():
+    X, y, truth = ft.make_multi_index(2300, 10, ["sin", "sin"], noise=0.3, random_state=0)
+    X, y = X.numpy(), y.numpy()
+    model = _quick(link="gaussian_process").fit(X[:300], y[:300])
+    assert model.link_ == "gaussian_process"
+    assert model.n_directions_ == 2
+    cosines = np.linalg.svd(np.linalg.qr(model.directions_.T)[0].T @ truth.directions.numpy().T)[1]
+    assert cosines.min() > 0.98
+    mean, deviation = model.predict(X[300:], return_std=True)
+    np.testing.assert_array_equal(mean, model.predict(X[300:]))
+    covered = np.abs(y[300:] - mean) < 1.96 * deviation
+    assert 0.85 < covered.mean() < 0.99
+
+
+def test_few_rows_of_noisy_linear_data_are_predicted_like_ridge():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1050, 30))
+    y = X @ rng.standard_normal(30) / 30**0.5 + 0.5 * rng.standard_normal(1050)
+    model = _quick(link="gaussian_process").fit(X[:50], y[:50])
+    ridge = RidgeCV(np.logspace(-3, 4, 15)).fit(X[:50], y[:50])
+    assert model.n_directions_ == 1
+    assert model.candidates_.iloc[-1]["kernel"] == "linear"
+    assert model.score(X[50:], y[50:]) > ridge.score(X[50:], y[50:]) - 0.05
+
+
+def test_functions_of_all_features_are_no_low_dimensional():
+    X = np.random.default_rng(0).standard_normal((150, 4))
+    model = _quick(link="gaussian_process").fit(X, np.square(X).sum(axis=1))
+    assert model.n_directions_ == 4
+
+
+def test_importances_of_features_are_those_of_the_directions():
+    X, y = _planted()
+    for link in ("gaussian_process", "network"):
+        importances = _quick(link=link).fit(X, y).feature_importances_
+        assert importances.sum() == pytest.approx(1)
+        np.testing.assert_allclose(importances[:2], [0.2, 0.8], atol=0.05)
+
+
+def test_standard_deviations_need_a_gaussian_process():
+    X, y = _planted(n=40)
+    with pytest.raises(ValueError, match="link='gaussian_process'"):
+        _quick(link="network").fit(X, y).predict(X, return_std=True)
+
+
 def test_directions_are_in_the_units_of_the_features():
     X, y = _planted()
     units = np.array([1e-6, 1.0, 1e5, 1.0, 1e-3, 1e8])
@@ -86,7 +139,7 @@ def test_directions_are_in_the_units_of_the_features():
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_the_network_explains_the_predictions(fit_intercept):
     X, y = _planted()
-    model = _quick(fit_intercept=fit_intercept).fit(X, y + 5)
+    model = _quick(fit_intercept=fit_intercept, link="network").fit(X, y + 5)
     inputs = torch.from_numpy((X - model.mean_) * model.inverse_scale_)
     if fit_intercept:
         inputs = ft.append_bias_coordinate(inputs)
@@ -113,7 +166,7 @@ def test_the_number_of_directions_can_be_given(k):
 
 def test_the_path_is_a_table():
     X, y = _planted()
-    model = _quick().fit(X, y)
+    model = _quick(link="network").fit(X, y)
     assert list(model.path_.columns) == [
         "n_directions",
         "strength",
@@ -178,11 +231,16 @@ def test_other_activations(activation):
     assert _quick(activation=activation, width=20, strengths="auto").fit(X, y).score(X, y) > 0.8
 
 
-def test_large_data_take_batches_of_rows():
+@pytest.mark.parametrize(
+    "link", [pytest.param("gaussian_process", marks=pytest.mark.slow), "network"]
+)
+def test_large_data_take_batches_of_rows(link):
     X, y = _planted(n=4500, d=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = _quick(cv=2, strengths=[1e-2], n_directions=1, width=20, max_iter=25).fit(X, y)
+        model = _quick(
+            link=link, cv=2, strengths=[1e-2], n_directions=1, width=20, max_iter=25
+        ).fit(X, y)
     assert model.score(X, y) > 0.95
     assert _cosine(model.directions_[0], np.array([1.0, -2, 0])) > 0.99
 
@@ -257,6 +315,7 @@ def test_progress_is_shown_on_request(capsys, monkeypatch):
         ({"max_iter": 2.5}, TypeError, "max_iter must be an integer"),
         ({"n_directions": 7}, ValueError, "n_directions is 7, but X has 6 features"),
         ({"n_directions": "all"}, ValueError, "n_directions must be 'auto' or an integer"),
+        ({"link": "spline"}, ValueError, "link must be one of"),
         ({"strengths": "weak"}, ValueError, "strengths must be 'auto' or a sequence"),
         ({"strengths": []}, ValueError, "at least one number"),
         ({"strengths": [0.1, -1]}, ValueError, "strengths must be finite and greater than 0"),

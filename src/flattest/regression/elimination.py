@@ -125,6 +125,14 @@ class Learner:
         rank = int((S > S[0] * max(self.inputs.shape) * torch.finfo(S.dtype).eps).sum())
         self.basis = Vh[: max(rank, 1)].T  # of the directions still in play: (d, h), orthonormal
 
+    def restrict(self, directions: Float[Tensor, "d k"], units: Standardisation) -> None:
+        """Go on with directions that were found in other units."""
+        inverse = self.standardise.inverse_scale
+        factor = np.divide(
+            units.inverse_scale, inverse, out=np.zeros_like(inverse), where=inverse > 0
+        )
+        self.basis = torch.linalg.qr(torch.from_numpy(factor)[:, None] * directions)[0]
+
     def path(
         self, strengths: np.ndarray, seed: int, network: Network
     ) -> tuple[list[Fit], list[float]]:

@@ -30,6 +30,7 @@ from flattest.regression.elimination import (
     evaluate,
     with_bias,
 )
+from flattest.regression.smooth_link import SmoothLink
 from flattest.validation import (
     check_positive_float,
     check_positive_int,
@@ -46,16 +47,19 @@ class MultiIndexRegressor(
 ):
     r"""Regression on a few linear combinations of the features, which it finds.
 
-    A two-layer homogeneous network with least flatness,
+    A Gaussian process of ``B^T x`` whose marginal likelihood is maximised over the directions
+    ``B`` as over its other parameters, and on the directions found, to explain them, a two-layer
+    homogeneous network with least flatness,
 
     .. math::
         \min_{a, W} \frac1n \sum_i (f(x_i) - y_i)^2 + \lambda \, Q(a, W), \qquad
         f(x) = \sum_j a_j \, s(w_j \cdot (x, 1)),
 
     ``2 Q`` being the trace of the Hessian (its Gauss-Newton part) averaged over the inputs and
-    their reflections, on standardised features and targets. In rounds, the features are replaced
-    by the leading eigenvectors of the average gradient outer product
-    ``(1/n) sum_i grad f(x_i) grad f(x_i)^T``, fewer each time, and the network is fitted anew.
+    their reflections, on standardised features and targets. Directions are found by elimination:
+    those along which the fitted function varies most, leading eigenvectors of the average gradient
+    outer product ``(1/n) sum_i grad f(x_i) grad f(x_i)^T``, are kept, fewer each time, and the
+    function is fitted anew.
 
     Parameters
     ----------
@@ -66,15 +70,25 @@ class MultiIndexRegressor(
     fit_intercept : bool
         Whether the features and the target are centred, and the neurons have biases.
     n_directions : "auto" or int
-        Number of directions ``k``. ``"auto"``: the smallest one whose cross-validation error is
-        within one standard error (of the difference over the folds) of the least. An integer is
-        lowered to the number of linearly independent features where these are fewer.
+        Number of directions ``k``. ``"auto"``: for a Gaussian process the one with the largest
+        marginal likelihood less ``n / (n - p - 1) log(n) / 2`` for each of the ``p`` parameters,
+        with linear functions and functions of all features alike among the candidates; for a
+        network the smallest one whose cross-validation error is within one standard error (of the
+        difference over the folds) of the least. An integer is lowered to the number of linearly
+        independent features where these are fewer.
+    link : "auto", "gaussian_process" or "network"
+        What finds the directions and predicts from them. ``"auto"``: the Gaussian process with
+        `fit_intercept`, the network without, since only that is homogeneous. With a process the
+        network on its directions helps to predict, as an observation whose variance is its
+        cross-validation error: it counts beyond the range of the data. On more
+        than 2,000 rows the process is a function of its values at 1,000 of them, and its
+        directions are fitted to at most 10,000 rows, in blocks.
     strengths : "auto" or sequence of float
         The strengths ``lambda``, relative to targets of unit variance. The one of least mean
         cross-validation error is taken.
     cv : int
-        Number of folds. Each fold eliminates its own directions, fitted without its held-out
-        rows; the strength is shared.
+        Number of folds, to choose the strength. With ``link="network"`` each eliminates its own
+        directions, fitted without its held-out rows; the strength is shared.
     max_iter : int
         Iterations per strength (four times as many at the first of each path).
     random_state : int, numpy.random.Generator or None
@@ -93,12 +107,21 @@ class MultiIndexRegressor(
         Shares of the average gradient outer product of the standardised features; they sum to 1.
     n_directions_ : int
         Number of directions ``k``; 0 if the fitted function is constant.
+    feature_importances_ : ndarray of shape (n_features_in_,)
+        Shares of the standardised features in the average gradient outer product's diagonal.
+    link_ : {"gaussian_process", "network"}
+        What predicts.
+    candidates_ : DataFrame
+        The Gaussian processes compared: `n_directions`, `kernel`, `additive` (a sum of functions
+        of one direction each), `log_evidence`, `score` (less the price of the parameters, what is
+        compared) and `converged`; the last one is fitted to more rows, where there are many. No
+        rows with ``link="network"``.
     network_ : TwoLayerNet
         The network, on the standardised features ``(X - mean_) * inverse_scale_``, followed by
         the bias coordinate 1 if `fit_intercept`.
     intercept_ : float
-        Mean of the training targets (0 without `fit_intercept`): predictions are `intercept_`
-        plus the network's output.
+        Mean of the training targets (0 without `fit_intercept`): a network's predictions are
+        `intercept_` plus its output.
     mean_, inverse_scale_ : ndarray of shape (n_features_in_,)
         The standardisation; `inverse_scale_` is 0 for constant features.
     flatness_ : Flatness
@@ -108,9 +131,10 @@ class MultiIndexRegressor(
     n_iter_ : int
         Iterations of `network_` at that strength; 0 where there was nothing to fit.
     path_ : DataFrame
-        One row per network tried: `n_directions`, `strength`, `cv_error` (mean squared error),
-        `cv_standard_error`, and `flatness`, the reflected orbit minimum of the network on all rows,
-        as a function of the directions of its round.
+        One row per network tried (after a Gaussian process, all on its directions):
+        `n_directions`, `strength`, `cv_error` (mean squared error), `cv_standard_error`, and
+        `flatness`, the reflected orbit minimum of the network on all rows, as a function of the
+        directions of its round.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -143,6 +167,7 @@ class MultiIndexRegressor(
         activation: Any = "relu",
         fit_intercept: Any = True,
         n_directions: Any = "auto",
+        link: Any = "network",
         strengths: Any = "auto",
         cv: Any = 5,
         max_iter: Any = 50,
@@ -154,6 +179,7 @@ class MultiIndexRegressor(
         self.activation = activation
         self.fit_intercept = fit_intercept
         self.n_directions = n_directions
+        self.link = link
         self.strengths = strengths
         self.cv = cv
         self.max_iter = max_iter
@@ -162,7 +188,7 @@ class MultiIndexRegressor(
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> MultiIndexRegressor:
-        """Fit the network and find the directions.
+        """Find the directions, and what predicts from them.
 
         Parameters
         ----------
@@ -184,7 +210,8 @@ class MultiIndexRegressor(
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
-            If the penalised loss of the network chosen was still falling.
+            If the penalised loss of the network chosen was still falling, or the marginal
+            likelihood of the Gaussian process rising.
         """
         network = Network(
             get_activation(self.activation),
@@ -193,6 +220,8 @@ class MultiIndexRegressor(
         )
         strengths = _check_strengths(self.strengths)
         rng, n_folds = check_random_state(self.random_state), check_positive_int(self.cv, "cv", 2)
+        bias = bool(self.fit_intercept)
+        link = _check_link(self.link, bias)
         if self.n_jobs == 0:
             raise ValueError("n_jobs must not be 0; use None or 1 for one job, -1 for all cores.")
         X, y = _without_graph(X), _without_graph(y)
@@ -204,20 +233,39 @@ class MultiIndexRegressor(
 
         folds = KFold(min(n_folds, len(y)), shuffle=True, random_state=int(rng.integers(2**31)))
         splits = [*folds.split(X), (everything, everything[:0])]
-        bias = bool(self.fit_intercept)
         learners = [Learner(X, y, rows, held_out, bias) for rows, held_out in splits]
+        whole, smooth = learners[-1], None
+        if link != "network" and bool(whole.target.any()) and bool(whole.inputs.any()):
+            smooth = SmoothLink.fit(whole.inputs, whole.target, whole.basis, wanted, rng)
+            values, vectors = smooth.gradients(whole.inputs)
+            found = vectors[:, : wanted or _count(values)]
+            for learner in learners:
+                learner.restrict(found, whole.standardise)
         rounds = eliminate(
             learners,
             strengths,
-            wanted or 1,
+            whole.basis.shape[1] if smooth else wanted or 1,
             network,
             rng,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
-        chosen = rounds[-1] if wanted else choose(rounds)
-        self._keep(learners[-1], chosen, network.activation)
+        chosen = rounds[-1] if wanted or smooth else choose(rounds)
+        self._keep_network(whole, chosen, network.activation)
+        self.candidates_ = smooth.candidates if smooth else pd.DataFrame()
+        if smooth is None:
+            values, vectors = whole.gradients(chosen.fit, network.activation)
+        self._keep_directions(values, vectors, chosen.n_directions if wanted else _count(values))
+        self._network_error = chosen.error
+        self._smooth, self.link_ = smooth, "gaussian_process" if smooth else "network"
         self.path_ = pd.concat([entry.table() for entry in rounds], ignore_index=True)
+        if smooth and not smooth.converged:
+            warnings.warn(
+                "The marginal likelihood of the Gaussian process was still rising; predictions "
+                "may be a little worse than they could be.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         if not chosen.fit.settled:
             warnings.warn(
                 "The penalised loss was still falling after max_iter iterations; raise max_iter "
@@ -227,26 +275,10 @@ class MultiIndexRegressor(
             )
         return self
 
-    def _keep(self, learner: Learner, chosen: Round, activation: Homogeneous) -> None:
+    def _keep_network(self, learner: Learner, chosen: Round, activation: Homogeneous) -> None:
         """Set the attributes that describe the network chosen."""
         fit, standardise = chosen.fit, learner.standardise
         learner.basis = chosen.basis
-        values, vectors = learner.gradients(fit, activation)
-        total = float(values.sum())
-        k = chosen.n_directions
-        if self.n_directions == "auto":
-            k = int((values > _NEGLIGIBLE * total).sum())
-        directions = vectors[:, :k].T.numpy() * standardise.inverse_scale
-        # Entries may be as small or large as the units of the features: no overflow in the norm.
-        largest = np.abs(directions).max(axis=1, keepdims=True, initial=0.0)
-        directions = np.divide(directions, largest, out=directions, where=largest > 0)
-        norms = np.linalg.norm(directions, axis=1, keepdims=True)
-        directions = np.divide(directions, norms, out=directions, where=norms > 0)
-        heaviest = np.abs(directions).argmax(axis=1)
-        directions[directions[np.arange(k), heaviest] < 0] *= -1
-        self.directions_ = directions
-        self.direction_importances_ = (values[:k] / (total or 1.0)).numpy()
-        self.n_directions_ = k
         self.mean_, self.inverse_scale_ = standardise.mean, standardise.inverse_scale
         self.intercept_ = standardise.intercept
         self.strength_, self.n_iter_ = fit.strength, fit.iterations
@@ -254,24 +286,59 @@ class MultiIndexRegressor(
         inputs = with_bias(learner.inputs, learner.bias)
         self.flatness_ = measure(self.network_, inputs, learner.target)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def _keep_directions(self, values: torch.Tensor, vectors: torch.Tensor, k: int) -> None:
+        """Set the attributes that describe the leading eigenvectors."""
+        shares = (values / (float(values.sum()) or 1.0)).numpy()
+        self.feature_importances_ = np.square(vectors.numpy()) @ shares
+        directions = vectors[:, :k].T.numpy() * self.inverse_scale_
+        # Entries may be as small or large as the units of the features: no overflow in the norm.
+        largest = np.abs(directions).max(axis=1, keepdims=True, initial=0.0)
+        directions = np.divide(directions, largest, out=directions, where=largest > 0)
+        norms = np.linalg.norm(directions, axis=1, keepdims=True)
+        directions = np.divide(directions, norms, out=directions, where=norms > 0)
+        heaviest = np.abs(directions).argmax(axis=1)
+        directions[directions[np.arange(k), heaviest] < 0] *= -1
+        self.directions_, self.direction_importances_ = directions, shares[:k]
+        self.n_directions_ = k
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the target.
 
         Parameters
         ----------
         X : array_like of shape (n, d)
             The features.
+        return_std : bool
+            Whether to return standard deviations too. They count the noise and what is left
+            unknown of the link, but not what is left unknown of the directions.
 
         Returns
         -------
-        ndarray of shape (n,)
+        mean : ndarray of shape (n,)
             The predictions, float64.
+        std : ndarray of shape (n,)
+            Their standard deviations, if asked for.
+
+        Raises
+        ------
+        ValueError
+            If standard deviations are asked of a network.
         """
         check_is_fitted(self)
         X = validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
         inputs = torch.from_numpy((X - self.mean_) * self.inverse_scale_)
         bias = self.network_.n_features > self.n_features_in_
-        return self.intercept_ + evaluate(self.network_, inputs, bias).numpy()
+        outputs = evaluate(self.network_, inputs, bias)
+        if self._smooth is not None:
+            outputs, deviation = self._smooth(inputs, outputs, self._network_error)
+            if return_std:
+                return self.intercept_ + outputs.numpy(), deviation.numpy()
+        elif return_std:
+            raise ValueError(
+                "return_std needs a Gaussian process, but a network predicts here; "
+                "fit with link='gaussian_process' and a target that varies."
+            )
+        return self.intercept_ + outputs.numpy()
 
     def transform(self, X: Any) -> np.ndarray:
         """Project on the directions.
@@ -313,6 +380,19 @@ def _check_strengths(strengths: Any) -> np.ndarray:
     if not np.iterable(strengths) or not len(strengths := list(strengths)):
         raise ValueError("strengths must be 'auto' or a sequence of at least one number.")
     return np.unique([check_positive_float(value, "Each of strengths") for value in strengths])
+
+
+def _check_link(link: Any, bias: bool) -> str:
+    """Return what is to predict."""
+    links = ("auto", "gaussian_process", "network")
+    if link not in links:
+        raise ValueError(f"link must be one of {', '.join(map(repr, links))}, not {link!r}.")
+    return ("gaussian_process" if bias else "network") if link == "auto" else link
+
+
+def _count(values: torch.Tensor) -> int:
+    """Count the directions that are not negligible."""
+    return int((values > _NEGLIGIBLE * values.sum()).sum())
 
 
 def _check_n_directions(n_directions: Any, d: int) -> int | None:

@@ -1,0 +1,299 @@
+"""Gaussian processes of a few linear combinations of the features, the combinations fitted too.
+
+The combinations are parameters of the kernel, like the noise, and all of them maximise the marginal
+likelihood. Large data are cut into blocks, taken for independent of one another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import Bounds, minimize
+from torch import Tensor
+
+_JITTER = 1e-8
+"""Share of the prior variance added to the noise, for the Cholesky factor."""
+_LOG_VARIANCE, _LOG_NOISE = (-14.0, 8.0), (-16.0, 4.0)
+_MEMORY = 20  # pairs of steps that L-BFGS remembers
+
+
+def _gaussian(r2: Tensor) -> tuple[Tensor, Tensor]:
+    value = torch.exp(-r2 / 2)
+    return value, -value / 2
+
+
+def _matern52(r2: Tensor) -> tuple[Tensor, Tensor]:
+    r = torch.sqrt(5 * r2)
+    decay = torch.exp(-r)
+    return (1 + r + r.square() / 3) * decay, -(5 / 6) * (1 + r) * decay
+
+
+SHAPES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "matern52": _matern52,
+    "gaussian": _gaussian,
+}
+"""Value and derivative of each radial kernel as functions of the squared distance."""
+
+
+class Process(NamedTuple):
+    r"""A Gaussian process of ``z = B^T x`` with noise.
+
+    .. math::
+        k(x, x') = v \, \kappa(|z - z'|^2) \quad\text{or, additive,}\quad
+        \sum_l v_l \, \kappa\big((z_l - z'_l)^2\big);
+
+    the shape ``"linear"`` stands for ``v z . z'``.
+    """
+
+    shape: str
+    projection: Float[Tensor, "d k"]
+    variances: Float[Tensor, " q"]
+    noise: float
+    additive: bool = False
+    fixed: bool = False
+    """Whether the projection is fitted up to its scale only."""
+    evidence: float = -math.inf
+    """Log marginal likelihood of the data fitted."""
+    score: float = -math.inf
+    """The evidence less the price of the parameters."""
+    converged: bool = False
+
+    @property
+    def n_directions(self) -> int:
+        """The number of combinations."""
+        return self.projection.shape[1]
+
+    @property
+    def parts(self) -> list[slice]:
+        """The coordinates of ``z`` that each term of the kernel looks at."""
+        return (
+            [slice(i, i + 1) for i in range(self.n_directions)] if self.additive else [slice(None)]
+        )
+
+    def covariance(self, z: Tensor, others: Tensor) -> Tensor:
+        """Return the kernel between projected points."""
+        if self.shape == "linear":
+            return self.variances[0] * (z @ others.mT)
+        terms = zip(self.variances, self.parts, strict=True)
+        kernel = SHAPES[self.shape]
+        return torch.stack(
+            [
+                v * kernel(_squared_distances(z[..., part], others[..., part]))[0]
+                for v, part in terms
+            ]
+        ).sum(0)
+
+    @property
+    def variance(self) -> float:
+        """The prior variance of the stationary shapes."""
+        return float(self.variances.sum())
+
+
+def _squared_distances(z: Tensor, others: Tensor) -> Tensor:
+    squares = z.square().sum(-1)[..., :, None] + others.square().sum(-1)[..., None, :]
+    return (squares - 2 * z @ others.mT).clamp_(min=0)
+
+
+class Blocks(NamedTuple):
+    """Rows cut into equal blocks; a few are left over."""
+
+    X: Float[Tensor, "b m d"]
+    y: Float[Tensor, "b m 1"]
+
+    @classmethod
+    def of(cls, X: Float[Tensor, "n d"], y: Float[Tensor, " n"], size: int) -> Blocks:
+        """Cut into as few blocks as are needed, none larger than the size."""
+        b = -(-len(y) // size)
+        m = len(y) // b
+        return cls(X[: b * m].reshape(b, m, -1), y[: b * m].reshape(b, m, 1))
+
+
+class Effort(NamedTuple):
+    """The most iterations, and the smallest relative improvement that is worth another."""
+
+    max_iter: int
+    tol: float
+
+
+def fit_process(data: Blocks, start: Process, effort: Effort) -> Process:
+    r"""Maximise the marginal likelihood, summed over the blocks, by L-BFGS.
+
+    .. math::
+        -\tfrac12 y^T K^{-1} y - \tfrac12 \log\det K - \tfrac n2 \log 2 \pi
+
+    Parameters
+    ----------
+    data : Blocks
+        Inputs and targets, these of mean 0.
+    start : Process
+        Where to start.
+    effort : Effort
+        When to stop.
+
+    Returns
+    -------
+    Process
+        The best found.
+    """
+    shape, free = start.projection.shape, not start.fixed
+    size = start.projection.numel() if free else 1
+    q = len(start.variances)
+    first = start.projection.flatten().numpy() if free else np.zeros(1)
+    low = np.array([-np.inf if free else -8.0] * size + [_LOG_VARIANCE[0]] * q + [_LOG_NOISE[0]])
+    high = np.array([np.inf if free else 8.0] * size + [_LOG_VARIANCE[1]] * q + [_LOG_NOISE[1]])
+
+    def at(theta: np.ndarray) -> Process:
+        values = torch.from_numpy(theta)
+        head = values[:size]
+        projection = head.reshape(shape) if free else start.projection * head.exp()
+        return start._replace(
+            projection=projection, variances=values[size:-1].exp(), noise=math.exp(theta[-1])
+        )
+
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        process = at(theta)
+        value, slope, *rest = _evidence_and_slopes(data, process)
+        head = slope.flatten().numpy() if free else [float((slope * process.projection).sum())]
+        return -value, -np.concatenate([head, *rest])
+
+    theta = np.concatenate([first, start.variances.log().numpy(), [math.log(start.noise)]])
+    end = minimize(
+        objective,
+        np.clip(theta, low, high),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=Bounds(low, high),
+        options={"maxiter": effort.max_iter, "maxcor": _MEMORY, "ftol": effort.tol},
+    )
+    k = shape[1]
+    turns = 0 if start.fixed or start.additive else k * (k - 1) // 2  # these change nothing
+    rows, p = data.y.numel(), len(theta) - turns
+    # Schwarz's price, with the factor that keeps it honest where p is not small beside n.
+    price = p * math.log(rows) * rows / (rows - p - 1) if p < rows - 1 else math.inf
+    value = -float(end.fun)
+    return at(end.x)._replace(evidence=value, score=value - price / 2, converged=bool(end.success))
+
+
+def evidence(data: Blocks, process: Process) -> float:
+    """Return the log marginal likelihood, summed over the blocks."""
+    return _evidence_and_slopes(data, process)[0]
+
+
+def _evidence_and_slopes(
+    data: Blocks, process: Process
+) -> tuple[float, Tensor, np.ndarray, np.ndarray]:
+    """Return the log evidence, and its slopes in the projection, log variances and log noise."""
+    z = data.X @ process.projection
+    terms = []
+    K = z.new_zeros(*data.y.shape[:2], data.y.shape[1])
+    for v, part in zip(process.variances, process.parts, strict=True):
+        if process.shape == "linear":
+            value, slope = z @ z.mT, z.new_zeros(())
+        else:
+            value, slope = SHAPES[process.shape](_squared_distances(z[..., part], z[..., part]))
+        terms.append((value, slope))
+        K.add_(value * v)
+    K.diagonal(dim1=1, dim2=2).add_(process.noise + _JITTER * process.variance)
+    factor, info = torch.linalg.cholesky_ex(K)
+    if bool(info.any()):
+        q = len(process.variances)
+        return -1e10, torch.zeros_like(process.projection), np.zeros(q), np.zeros(1)
+    weights = torch.cholesky_solve(data.y, factor)
+    log_det = factor.diagonal(dim1=1, dim2=2).log().sum()
+    fit = -(data.y * weights).sum() / 2 - log_det - data.y.numel() * math.log(2 * math.pi) / 2
+    # The slope in K; all others follow from it.
+    G = torch.baddbmm(torch.cholesky_inverse(factor), weights, weights.mT, beta=-0.5, alpha=0.5)
+    trace = float(G.diagonal(dim1=1, dim2=2).sum())
+    in_projection, in_variances = torch.zeros_like(process.projection), []
+    for v, part, (value, slope) in zip(process.variances, process.parts, terms, strict=True):
+        in_variances.append(float(v * ((G * value).sum() + _JITTER * trace)))
+        if process.shape != "linear":
+            H = v * G * slope
+            zp = z[..., part]
+            pulled = H.sum(-1, keepdim=True) * zp - H @ zp
+            in_projection[:, part] += 4 * (data.X.mT @ pulled).sum(0)
+    return float(fit), in_projection, np.array(in_variances), np.array([process.noise * trace])
+
+
+def gradients(data: Blocks, process: Process) -> Float[Tensor, "n k"]:
+    """Return the gradients in ``z`` of each block's posterior mean, at its own points."""
+    z = data.X @ process.projection
+    K = process.covariance(z, z)
+    K.diagonal(dim1=1, dim2=2).add_(process.noise + _JITTER * process.variance)
+    return _slopes(process, z, z, torch.linalg.solve(K, data.y)).flatten(0, 1)
+
+
+def _slopes(process: Process, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+    """Differentiate ``k(z, points) weights`` in ``z``."""
+    if process.shape == "linear":
+        return (process.variances[0] * (points.mT @ weights)).mT.expand_as(z)
+    found = torch.zeros_like(z)
+    for v, part in zip(process.variances, process.parts, strict=True):
+        here, there = z[..., part], points[..., part]
+        H = 2 * v * SHAPES[process.shape](_squared_distances(here, there))[1] * weights.mT
+        found[..., part] += H.sum(-1, keepdim=True) * here - H @ there
+    return found
+
+
+class Posterior(NamedTuple):
+    """What the data leave of a process: ``mean = k w`` and ``variance = k(x, x) - k C k^T``."""
+
+    process: Process
+    points: Float[Tensor, "m k"]
+    weights: Float[Tensor, " m"]
+    explained: Float[Tensor, "m m"]
+
+    @classmethod
+    def of(
+        cls,
+        process: Process,
+        X: Float[Tensor, "n d"],
+        y: Float[Tensor, " n"],
+        points: Float[Tensor, "m d"] | None = None,
+    ) -> Posterior:
+        """Condition on the data: exactly, or through a few inducing points.
+
+        The latter is the deterministic approximation that takes the process for a function of its
+        values at these points.
+        """
+        at = (X if points is None else points) @ process.projection
+        identity = torch.eye(len(at), dtype=X.dtype)
+        K = process.covariance(at, at)
+        if points is None:
+            K.diagonal().add_(process.noise + _JITTER * process.variance)
+            explained = torch.cholesky_inverse(torch.linalg.cholesky(K))
+            return cls(process, at, explained @ y, explained)
+        K.diagonal().add_(_JITTER * max(process.variance, 1.0))
+        factor = torch.linalg.cholesky(K)
+        A, b = identity.clone(), y.new_zeros(len(at), 1)
+        for rows, target in zip(X.split(len(at)), y.split(len(at)), strict=True):
+            V = torch.linalg.solve_triangular(
+                factor, process.covariance(at, rows @ process.projection), upper=False
+            )
+            A.addmm_(V, V.T, alpha=1 / process.noise)
+            b.addmm_(V, target[:, None], alpha=1 / process.noise)
+        inner = torch.linalg.cholesky(A)
+        half = torch.linalg.solve_triangular(factor, identity, upper=False)
+        weights = half.T @ torch.cholesky_solve(b, inner)
+        explained = half.T @ (identity - torch.cholesky_inverse(inner)) @ half
+        return cls(process, at, weights[:, 0], explained)
+
+    def __call__(self, X: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Return the mean and the variance of the function, noise not included."""
+        z = X @ self.process.projection
+        k = self.process.covariance(z, self.points)
+        if self.process.shape == "linear":
+            prior = self.process.variance * z.square().sum(1)
+        else:
+            prior = z.new_full((len(z),), self.process.variance)
+        return k @ self.weights, (prior - ((k @ self.explained) * k).sum(1)).clamp_min(0)
+
+    def gradients(self, X: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Return the gradients of the mean in ``z``."""
+        z = X @ self.process.projection
+        return _slopes(self.process, z, self.points, self.weights[:, None])

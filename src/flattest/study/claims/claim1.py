@@ -1,0 +1,417 @@
+"""Claim 1: interpolators that do not generalise stay sharp, whatever symmetry does for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from torch import Tensor
+
+from flattest.datasets import make_multi_index
+from flattest.figures import GREY, colour, marker, new_figure
+from flattest.flatness import measure
+from flattest.interpolators import interpolate
+from flattest.networks import TwoLayerNet
+from flattest.study.claim import Claim, Design
+from flattest.study.verdict import Verdict, judge, judge_share
+
+BAD, RECOVERED, GAP = 0.5, 1e-6, 5.0
+BLIND = "flattest without one direction"
+ZOO: dict[str, tuple[str, dict[str, Any]]] = {
+    "flattest": ("flattest", {}),
+    "penalised": ("penalised", {}),
+    "least norm": ("min_norm", {}),
+    "gradient descent, small start": ("gradient_descent", {"init_scale": 0.01}),
+    "label-noise SGD": ("label_noise_sgd", {}),
+    "SAM": ("sam", {}),
+    "gradient descent, start 0.4": ("gradient_descent", {"init_scale": 0.4}),
+    "gradient descent, large start": ("gradient_descent", {"init_scale": 1.0}),
+    "SGD, large start": ("sgd", {"init_scale": 1.0}),
+    "random features": ("random_features", {}),
+    "linearised": ("linearised", {}),
+    "fan": ("memorizer", {"construction": "fan"}),
+    "slabs": ("memorizer", {"construction": "slabs"}),
+    "flattest in 14 dimensions": ("memorizer", {"construction": "subspace", "subspace_dim": 14}),
+    "flattest in 16 dimensions": ("memorizer", {"construction": "subspace", "subspace_dim": 16}),
+    BLIND: ("flattest", {}),
+    "20 wrong labels": ("poisoned", {"n_poison": 20}),
+    "60 wrong labels": ("poisoned", {"n_poison": 60}),
+    "200 wrong labels": ("poisoned", {"n_poison": 200}),
+    "40 wrong labels, twice as large": ("poisoned", {"n_poison": 40, "poison_scale": 2.0}),
+}
+"""The networks by name: the interpolator and its options."""
+_CLOSEST = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One way to fit the samples exactly.
+
+    Parameters
+    ----------
+    network : str
+        A name of `ZOO`.
+    width : int
+        The number of neurons ``m``; some constructions need ``n`` and more.
+    n_samples, n_features, n_directions, zoo_width : int
+        ``n``, ``d``, ``k``, and the width of the networks that it is compared with.
+    """
+
+    network: str = "flattest"
+    width: int = 200
+    n_samples: int = 400
+    n_features: int = 20
+    n_directions: int = 3
+    zoo_width: int = 200
+
+
+def trial(settings: Settings, seed: int) -> dict[str, Any]:
+    """Fit noiseless samples of a sum of ReLUs, measure the network, test it on fresh inputs.
+
+    Parameters
+    ----------
+    settings : Settings
+        The network and the sizes.
+    seed : int
+        Seed of the data, the same for all networks, and of the network.
+
+    Returns
+    -------
+    dict
+        Train MSE, relative test error, orbit minimum, lower bound, their ratio, and status.
+    """
+    X, y, model = make_multi_index(
+        settings.n_samples, settings.n_features, ["relu"] * settings.n_directions, random_state=seed
+    )
+    method, options = ZOO[settings.network]
+    seen = _complement(model.directions[:1]) if settings.network == BLIND else None
+    found = interpolate(
+        X if seen is None else X @ seen,
+        y,
+        method,
+        width=settings.width,
+        random_state=seed,
+        **options,
+    )
+    net = found.net if seen is None else _lift(found.net, seen)
+    flatness = measure(net, X, y)
+    return {
+        "train_error": flatness.loss,
+        "test_error": model.relative_error(net, random_state=seed),
+        "orbit_minimum": flatness.orbit_minimum,
+        "lower_bound": flatness.lower_bound,
+        "ratio": flatness.ratio,
+        "interpolates": flatness.loss <= 1e-10 * float(y.square().mean()),
+        "status": found.status.name.lower(),
+    }
+
+
+def verdicts(records: pd.DataFrame) -> list[Verdict]:
+    """Judge the gap between the flattest network and those that do not generalise.
+
+    Parameters
+    ----------
+    records : DataFrame
+        The records.
+
+    Returns
+    -------
+    list of Verdict
+        For the largest experiment the gap, whether the flattest generalises, and the gap of the
+        networks that come closest, one by one; for every other one the gap.
+    """
+    judged = []
+    for index, (sizes, rows) in enumerate(_experiments(records)):
+        where = f"At {sizes}"
+        gaps = _gaps(rows)
+        if index == 0:
+            flattest = rows[rows["network"] == "flattest"]
+            judged += [
+                judge(
+                    f"{where}, every network with a population loss above {BAD:g} has an orbit "
+                    f"minimum at least {GAP:g} times that of the flattest, in {seeds}.",
+                    f"least ratio among the former over that of the flattest, {summary}",
+                    gaps,
+                    "at least",
+                    GAP,
+                    statistic,
+                )
+                for seeds, summary, statistic in (
+                    ("every seed", "in the worst seed", np.min),
+                    ("the median seed", "median over the seeds", np.median),
+                )
+            ]
+            judged.append(
+                judge_share(
+                    f"{where}, the flattest network generalises: its population loss is at most "
+                    f"{RECOVERED:g} in at least two seeds of three.",
+                    "share of the seeds",
+                    flattest["test_error"] <= RECOVERED,
+                    "at least",
+                    2 / 3,
+                )
+            )
+            judged += [
+                judge(
+                    f"{where}, the network '{network}' has an orbit minimum at least {GAP:g} times "
+                    f"that of the flattest where its population loss is above {BAD:g}.",
+                    "ratio over that of the flattest, median over those seeds",
+                    of_network,
+                    "at least",
+                    GAP,
+                )
+                for network, of_network in _closest(rows)
+            ]
+        else:
+            present = set(rows["network"]) - {"flattest"}
+            named = ", ".join(name for name in ZOO if name in present)
+            judged.append(
+                judge(
+                    f"{where}, the gap is at least {GAP:g} in the median seed, with fewer "
+                    f"networks beside the flattest: {named}.",
+                    "least ratio of a network with a population loss above "
+                    f"{BAD:g} over that of the flattest, median over the seeds",
+                    gaps,
+                    "at least",
+                    GAP,
+                )
+            )
+    return judged
+
+
+def figure(records: pd.DataFrame) -> Figure:
+    """Draw population loss against ratio, and how the gap moves with ``n``, ``d`` and ``m``.
+
+    Parameters
+    ----------
+    records : DataFrame
+        The records.
+
+    Returns
+    -------
+    Figure
+        Two panels.
+    """
+    experiments = _experiments(records)
+    with new_figure(9.6, 5.6) as drawn:
+        left, right = drawn.subplots(1, 2, width_ratios=(1.7, 1))
+        if experiments:
+            _draw_zoo(left, experiments[0][1])
+            left.set_title(f"The zoo at {experiments[0][0]}")
+        _draw_gaps(right, experiments)
+        drawn.legend(
+            *left.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=3,
+            fontsize=8,
+            columnspacing=1.2,
+        )
+    return drawn
+
+
+def _complement(directions: Float[Tensor, "k d"]) -> Float[Tensor, "d r"]:
+    """Return an orthonormal basis of what is orthogonal to some directions."""
+    return torch.linalg.svd(directions).Vh[len(directions) :].T
+
+
+def _lift(net: TwoLayerNet, basis: Float[Tensor, "d r"]) -> TwoLayerNet:
+    """Return the network of all features that sees their projections on a basis only."""
+    return TwoLayerNet(net.weights.detach() @ basis.T, net.coefficients.detach(), net.activation)
+
+
+def _experiments(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the interpolators of each (n, d, m), the experiment with most networks first."""
+    fitting = records[records["interpolates"].astype(bool)]
+    groups = [
+        (f"n = {n}, d = {d}, m = {m}", rows)
+        for (n, d, m), rows in fitting.groupby(["n_samples", "n_features", "zoo_width"])
+    ]
+    return sorted(groups, key=lambda group: -group[1]["network"].nunique())
+
+
+def _of_flattest(rows: pd.DataFrame) -> pd.Series:
+    """Return the ratio of the flattest network, seed by seed."""
+    return rows[rows["network"] == "flattest"].set_index("seed")["ratio"]
+
+
+def _gaps(rows: pd.DataFrame) -> pd.Series:
+    """Return, seed by seed, the least ratio of a bad network over that of the flattest."""
+    bad = rows[rows["test_error"] > BAD]
+    return bad.groupby("seed")["ratio"].min().div(_of_flattest(rows)).rename("gap")
+
+
+def _closest(rows: pd.DataFrame) -> Iterable[tuple[str, pd.Series]]:
+    """Return the bad networks that come closest to the flattest, with their relative ratios."""
+    bad = rows[rows["test_error"] > BAD]
+    gaps = bad["ratio"] / bad["seed"].map(_of_flattest(rows))
+    by_network = sorted(gaps.groupby(bad["network"]), key=lambda item: item[1].median())
+    return [(str(network), values) for network, values in by_network[:_CLOSEST]]
+
+
+def _draw_zoo(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw a mark per network and seed, and where the claim says that there is none."""
+    present = set(rows["network"])
+    errors = rows["test_error"].clip(lower=RECOVERED)
+    for index, network in enumerate(name for name in ZOO if name in present):
+        chosen = rows["network"] == network
+        axes.plot(
+            rows.loc[chosen, "ratio"],
+            errors[chosen],
+            # Seven of each: shifting the marker after every round keeps all pairs apart.
+            marker(index + index // 7),
+            color=colour(index),
+            alpha=0.75,
+            markersize=9 if network == "flattest" else 6,
+            mec="white",
+            mew=0.5,
+            label=network,
+            zorder=4 if network == "flattest" else 3,
+        )
+    top = 10 ** (math.ceil(math.log10(max(float(errors.max()), 1.0))) + 0.7)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        ylim=(RECOVERED / 4, top),
+        xlabel="orbit minimum / lower bound",
+        ylabel="population loss (relative)",
+    )
+    exponents = range(-6, int(math.log10(top)) + 1, 2)
+    labels = [f"$10^{{{exponent}}}$" for exponent in exponents]
+    axes.set_yticks([10.0**exponent for exponent in exponents], [r"$\leq 10^{-6}$", *labels[1:]])
+    axes.minorticks_off()
+    axes.grid(True)
+    highest = float(_of_flattest(rows).max())
+    if not math.isnan(highest):
+        low = axes.get_xlim()[0]
+        axes.fill_between([low, GAP * highest], BAD, top, color="#e6e6e6", zorder=0, linewidth=0)
+        axes.set_xlim(left=low)
+        axes.annotate(
+            f"bad, yet within\n{GAP:g} x the flattest",
+            (GAP * highest, top),
+            (4, -4),
+            textcoords="offset points",
+            va="top",
+            color=GREY,
+            fontsize=8,
+        )
+
+
+def _draw_gaps(axes: Axes, experiments: list[tuple[str, pd.DataFrame]]) -> None:
+    """Draw the gap of every experiment among the networks of all; each seed is a faint mark."""
+    common = set(ZOO).intersection(*(rows["network"] for _, rows in experiments))
+    gaps = [_gaps(rows[rows["network"].isin(common)]).dropna() for _, rows in experiments]
+    for place, values in enumerate(gaps):
+        axes.plot(values, np.full(len(values), place), "o", color=colour(0), alpha=0.3, mec="none")
+        if len(values):
+            axes.plot(values.median(), place, "D", color=colour(4), markersize=7, mec="white")
+    axes.axvline(GAP, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    labels = [sizes.replace(", ", "\n", 1) for sizes, _ in experiments]
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set(
+        xscale="log",
+        xlabel="least ratio of a bad network\n/ ratio of the flattest",
+        title="The gap",
+    )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
+    axes.grid(True, axis="x")
+
+
+def _cells(
+    networks: Iterable[str], n: int = 400, d: int = 20, m: int = 200
+) -> tuple[Settings, ...]:
+    """Lay out the networks of one experiment, each with the neurons that it needs."""
+    needed = {"fan": n + 2, "random features": 2 * n}
+    return tuple(
+        Settings(
+            network, width=max(m, needed.get(network, m)), n_samples=n, n_features=d, zoo_width=m
+        )
+        for network in networks
+    )
+
+
+_SLOW = {
+    "penalised",
+    "label-noise SGD",
+    "SAM",
+    "SGD, large start",
+    "flattest in 14 dimensions",
+    "flattest in 16 dimensions",
+    "20 wrong labels",
+    "60 wrong labels",
+    "200 wrong labels",
+    "40 wrong labels, twice as large",
+}
+_QUICK = tuple(network for network in ZOO if network not in _SLOW)
+_SIZES = ((200, 20, 200), (200, 10, 200), (200, 20, 100))
+_MORE_SIZES = ((400, 20, 100), (400, 20, 400), (400, 10, 200), (400, 40, 200), (800, 20, 200))
+_GAP_ZOO = (
+    "flattest",
+    BLIND,
+    "gradient descent, start 0.4",
+    "gradient descent, large start",
+    "random features",
+    "60 wrong labels",
+)
+
+CLAIM = Claim(
+    name="claim1",
+    title="How flat can a bad interpolator be?",
+    question=(
+        "Many networks fit the same samples exactly, and some of them are useless on fresh data. "
+        "Rescaling can make any network sharp, and it can undo that. Once it has made each one as "
+        "flat as it gets, are those that do not generalise still far from the flattest?"
+    ),
+    method=(
+        "Sums of three ReLUs of orthonormal directions, Gaussian inputs, no noise. The same "
+        "samples are fitted exactly by every network of the zoo: training algorithms, kernel-like "
+        "fits, memorisers built by hand, networks that also fit wrong labels, and networks that "
+        "see part of the input only; one of these is blind to one of the true directions, which "
+        "takes knowledge of the model. Their flatness is the orbit minimum of the trace over the "
+        "lower bound for every interpolator; a population loss of 1 is that of the best constant. "
+        "Networks with a train MSE above 1e-10 of the mean squared label are left out. The fan "
+        "has n + 2 neurons and the random features are 2 n, as they cannot fit n samples with "
+        "fewer than n; for ReLU networks the lower bound does not depend on the width."
+    ),
+    limits=(
+        "The bad networks are our constructions, not the class of the source's theorem; that none "
+        "of them is flat does not exclude one that is. Those that minimise the trace under a "
+        "handicap do so approximately. A network may be useless by a little only: the gap is "
+        "measured at a loss of 0.5, and it shrinks with that threshold."
+    ),
+    source=(
+        "H. Vardhan, H. Taheri, A. Mazumdar, Flatness and Generalization: Learning Multi-Index "
+        "Models with Homogeneous Neural Networks, arXiv 2606.04429, 2026. The constants of its "
+        "theorem are not used here."
+    ),
+    trial=trial,
+    quick=Design(
+        _cells(_QUICK) + tuple(cell for sizes in _SIZES for cell in _cells(_GAP_ZOO[:2], *sizes)),
+        n_seeds=10,
+    ),
+    full=Design(
+        _cells(ZOO) + tuple(c for sizes in _SIZES + _MORE_SIZES for c in _cells(_GAP_ZOO, *sizes)),
+        n_seeds=20,
+        time_limit=1800.0,
+    ),
+    verdicts=verdicts,
+    figure=figure,
+    caption=(
+        "Left: population loss of exactly fitting networks against their flatness modulo "
+        "rescaling, each seed a mark; the claim says that the grey region is empty. Right: the "
+        "least ratio among the networks with a population loss above 0.5, over that of the "
+        "flattest, by size of the experiment and among the networks that were run at all sizes; "
+        "single seeds faint, medians as diamonds, dashed the factor 5."
+    ),
+)
