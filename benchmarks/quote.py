@@ -63,8 +63,8 @@ def quotation() -> str:
         f"{large['ratio']:.2f} for n = 1,000,000 ({large['measure_seconds']:.2f} s, "
         f"{large['memory_above_data_mb']:.0f} MB above the data).",
         "",
-        f"**Sweeping.** {sweep['n_trials']:,} trials that do nothing, {sweep['n_workers']} processes: "
-        f"{sweep['trials_per_second']:,.0f} a second with the",
+        f"**Sweeping.** {sweep['n_trials']:,} trials that do nothing, {sweep['n_workers']} "
+        f"processes: {sweep['trials_per_second']:,.0f} a second with the",
         f"processes' start of {sweep['start_seconds']:.0f} s, "
         f"{sweep['trials_per_second_once_started']:,.0f} without; the driver's memory grows by "
         f"{sweep['memory_growth_mb']:.1f} MB from trial 2,000 to 10,000.",

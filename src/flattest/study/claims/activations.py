@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -126,28 +126,35 @@ def _name(degree: float, positive: float, negative: float, link: str) -> str:
 
 
 _LINK_NAMES = {"abs": "|z|"}
-_ONE_SIDED = tuple((degree, 1.0, 0.0, "same") for degree in (1.0, 1.5, 2.0, 3.0))
-_TWO_SIDED = (
-    (1.0, 1.0, -0.1, "same"),
-    (1.0, 1.0, -0.5, "same"),
-    (1.0, 1.0, 1.0, "same"),
-    (1.0, 1.0, 0.0, "abs"),
-    (1.5, 1.0, 1.0, "same"),
+_SHAPES = (
+    Settings(1.0),
+    Settings(1.5),
+    Settings(2.0),
+    Settings(3.0),
+    Settings(1.0, negative=-0.1),
+    Settings(1.0, negative=-0.5),
+    Settings(1.0, negative=1.0),
+    Settings(1.0, link="abs"),
+    Settings(1.5, negative=1.0),
+    Settings(2.0, negative=1.0),
+    Settings(3.0, negative=-1.0),
 )
-_QUADRATIC, _CUBIC = (2.0, 1.0, 1.0, "same"), (3.0, 1.0, -1.0, "same")
 
 
-def _cells(others: Sequence[str], **sizes: Any) -> tuple[Settings, ...]:
+def _cells(others: Sequence[str], n: int, d: int, k: int, width: int) -> tuple[Settings, ...]:
     """Lay out the activations; polynomials get fewer samples than they have dimensions."""
-    d = sizes["n_features"]
     quadratic = d * (d + 1) // 2
-    cubic = quadratic * (d + 2) // 3
-    n = sizes.pop("n_samples")
-    cells = [(row, n) for row in (*_ONE_SIDED, *_TWO_SIDED)]
-    cells += [(_QUADRATIC, min(n, quadratic - 6)), (_CUBIC, min(n, cubic - 10))]
+    dimensions = {(2.0, 1.0): quadratic, (3.0, -1.0): quadratic * (d + 2) // 3}
     return tuple(
-        Settings(*row, other=other, n_samples=count, **sizes)
-        for row, count in cells
+        replace(
+            shape,
+            other=other,
+            n_samples=min(n, round(0.9 * dimensions.get((shape.degree, shape.negative), n / 0.9))),
+            n_features=d,
+            n_directions=k,
+            width=width,
+        )
+        for shape in _SHAPES
         for other in others
     )
 
@@ -185,15 +192,9 @@ CLAIM = Claim(
         "activations and of the other interpolators is ours."
     ),
     trial=trial,
-    quick=Design(_cells(["random_features"], n_samples=150, n_features=8, width=160), 6),
+    quick=Design(_cells(["random_features"], 150, 8, 2, 160), 6),
     full=Design(
-        _cells(
-            ["random_features", "gradient_descent"],
-            n_samples=400,
-            n_features=20,
-            n_directions=3,
-            width=420,
-        ),
+        _cells(["random_features", "gradient_descent"], 400, 20, 3, 420),
         10,
         3600.0,
     ),
