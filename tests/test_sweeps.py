@@ -260,6 +260,14 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "no" / "folder.sqlite")
 
 
+def test_a_store_that_is_just_being_made_is_empty(tmp_path: Path) -> None:
+    made = sqlite3.connect(tmp_path / "a.sqlite")
+    made.execute("PRAGMA journal_mode = WAL")
+    made.close()
+    with Store(tmp_path / "a.sqlite", read_only=True) as store:
+        assert list(store.results()) == []
+
+
 def test_a_full_disk_is_one_sentence_and_loses_nothing(
     function: TrialFunction, tmp_path: Path
 ) -> None:

@@ -140,8 +140,7 @@ class Store:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _TABLES.split(";\n"):
-                    connection.execute(statement)
+                _create(connection)
                 connection.execute(f"PRAGMA application_id = {_MARK}")
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("COMMIT")
@@ -165,6 +164,11 @@ class Store:
                 ) from None
             connection = self._connect(address + "&immutable=1")
             self._check_kind(connection)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            # A driver is about to make its tables: there is nothing to read yet.
+            connection.close()
+            connection = self._connect("file::memory:")
+            _create(connection)
         return connection
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
@@ -349,6 +353,11 @@ class Store:
                     row = self._connection.execute(_RESULTS + _OF_ANY_CODE, parts).fetchone()
                 if row is not None:
                     yield _stored(row)
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";\n"):
+        connection.execute(statement)
 
 
 def _stored(row: tuple[Any, ...]) -> StoredResult:
