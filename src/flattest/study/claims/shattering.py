@@ -142,8 +142,11 @@ def _descend(
             keep * W - a[:, None] * (gates.T @ (X * pull[:, None])),
             keep * a - s.T @ pull,
         )
-    if not bool(W.isfinite().all() and a.isfinite().all()):
-        raise FloatingPointError(f"Gradient descent diverged; take step_size below {step_size:g}.")
+    if not bool((X @ W.T > 0).any() and W.isfinite().all() and a.isfinite().all()):
+        raise FloatingPointError(
+            "Gradient descent diverged or switched every neuron off; "
+            f"take step_size below {step_size:g}."
+        )
     return TwoLayerNet(W, a, "relu")
 
 
