@@ -36,14 +36,14 @@ def _cosine(u: np.ndarray, v: np.ndarray) -> float:
     return abs(float(u @ v)) / float(np.linalg.norm(u) * np.linalg.norm(v))
 
 
-@parametrize_with_checks([MultiIndexRegressor(link="network", random_state=0)])
+@parametrize_with_checks([MultiIndexRegressor(random_state=0)])
 def test_sklearn_conventions(estimator, check):
     check(estimator)
 
 
 @pytest.mark.slow
-@parametrize_with_checks([_quick(link="gaussian_process")])
-def test_sklearn_conventions_with_a_gaussian_process(estimator, check):
+@parametrize_with_checks([_quick(link="network")])
+def test_sklearn_conventions_of_the_network_alone(estimator, check):
     check(estimator)
 
 

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import flattest as ft
 from flattest.interpolators import METHODS
-from flattest.interpolators.min_norm import squared_norm
+from flattest.interpolators.parameter_norm import squared_norm
 
 ZOO = {
     "min_norm": {"max_iter": 60},

@@ -1,5 +1,9 @@
 """Flatness modulo symmetry for homogeneous networks, and multi-index models learned with it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from flattest._version import __version__
 from flattest.activations import Homogeneous, activation
 from flattest.bounds import lower_bound
@@ -11,13 +15,19 @@ from flattest.regression import MultiIndexRegressor
 from flattest.surgery import merge, prune, split
 from flattest.symmetry import balance, rescale, sharpen
 
+if TYPE_CHECKING:
+    from flattest.figures.displays import DirectionsDisplay, LinkDisplay, PathDisplay
+
 __all__ = [
+    "DirectionsDisplay",
     "Flatness",
     "Homogeneous",
     "Interpolation",
     "Iterate",
+    "LinkDisplay",
     "MultiIndexModel",
     "MultiIndexRegressor",
+    "PathDisplay",
     "PerNeuron",
     "Status",
     "TwoLayerNet",
@@ -35,3 +45,12 @@ __all__ = [
     "sharpen",
     "split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The displays bring matplotlib, which takes a second to import: only for those who draw.
+    if name in ("DirectionsDisplay", "LinkDisplay", "PathDisplay"):
+        from flattest.figures import displays
+
+        return getattr(displays, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

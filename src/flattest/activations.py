@@ -182,6 +182,12 @@ class Homogeneous:
         """
         _check_tensor(z)
         p = self.degree
+        if p in (1, 2) and self.slope_at_zero == 0:
+            # Side by side, without powers and selections: several times faster.
+            base, left = (z.sign(), -1) if p == 1 else (z, -2)
+            sides = ((p * self.positive, base), (left * self.negative, -base))
+            terms = [slope * side.relu() for slope, side in sides if slope]
+            return sum(terms[1:], terms[0])
         at_zero = torch.full_like(z, self.slope_at_zero)
         power = z.abs().pow(p - 1)
         return torch.where(

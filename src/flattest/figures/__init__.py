@@ -3,6 +3,7 @@
 from flattest.figures.loss_and_flatness import loss_against_flatness
 from flattest.figures.regression import (
     directions_composition,
+    links,
     predicted_against_true,
     regularisation_path,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "OKABE_ITO",
     "colour",
     "directions_composition",
+    "links",
     "loss_against_flatness",
     "mark_negligible",
     "marker",

@@ -67,6 +67,59 @@ def directions_composition(
     return figure
 
 
+def links(
+    projections: Float[np.ndarray, "n k"],
+    target: Float[np.ndarray, " n"],
+    curves: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    importances: Float[np.ndarray, " k"],
+) -> Figure:
+    """Draw targets against the projection on each direction, and the fitted link along it.
+
+    Parameters
+    ----------
+    projections : ndarray of shape (n, k)
+        The data's projections.
+    target : ndarray of shape (n,)
+        The targets.
+    curves : sequence of (ndarray, ndarray, ndarray or None)
+        For each direction positions, predictions there, and their standard deviations.
+    importances : ndarray of shape (k,)
+        The shares of the directions.
+
+    Returns
+    -------
+    Figure
+        One panel per direction, up to four.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flattest.figures import links
+    >>> x = np.arange(3.0)
+    >>> links(x[:, None], x, [(x, x, None)], np.ones(1)).axes[0].get_ylabel()
+    'target'
+    """
+    k = min(len(curves), 4)
+    size = float(np.clip(80 / np.sqrt(len(target)), 1.5, 5))
+    with new_figure(0.6 + 3.4 * k, 3.8) as figure:
+        panels = np.atleast_1d(figure.subplots(1, k, sharey=True))
+        for index, axes in enumerate(panels):
+            at, mean, deviation = curves[index]
+            axes.plot(
+                projections[:, index], target, "o", color=GREY, mec="none", ms=size, alpha=0.6
+            )
+            if deviation is not None:
+                band = mean - 1.96 * deviation, mean + 1.96 * deviation
+                axes.fill_between(at, *band, color=colour(0), alpha=0.2, lw=0, label="95 % band")
+            axes.plot(at, mean, color=colour(0), linewidth=2, label="link, others at their means")
+            axes.grid(True)
+            axes.set(xlabel=f"direction {index + 1}", title=f"importance {importances[index]:.0%}")
+        panels[0].set_ylabel("target")
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=3)
+    return figure
+
+
 def predicted_against_true(
     parts: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]], target: str
 ) -> Figure:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from flattest.activations import Homogeneous
-from flattest.closed_form import orbit_minimum, orbit_scales
-from flattest.interpolators.objective import Objective, Point, Whitened
+from flattest.closed_form import orbit_scales
+from flattest.interpolators.parameter_norm import ParameterNorm, squared_norm
 from flattest.interpolators.result import Outcome, Problem, Status
 from flattest.interpolators.run import Run
 from flattest.interpolators.search import explore
@@ -43,7 +38,7 @@ def min_norm(problem: Problem) -> Outcome:
     """
     p = problem.activation.degree
     run = Run(problem, default_max_iter=100 if p == 1 else 300, isotropic=False)
-    goal = _ParameterNorm(run.data, problem.activation)
+    goal = ParameterNorm(run.data, problem.activation)
     candidates, interrupted = explore(run, goal, goal)
     fitting = [each for each in candidates if each.flatness.loss <= problem.target_error]
     if fitting:
@@ -64,46 +59,3 @@ def min_norm(problem: Problem) -> Outcome:
     return outcome._replace(
         weights=outcome.weights * c[:, None], coefficients=outcome.coefficients * c**-p
     )
-
-
-def squared_norm(weights: Tensor, a: Tensor, degree: float) -> float:
-    """Return the sum of the squared parameters, least over the rescalings of each neuron."""
-    return float(orbit_minimum(a.square(), weights.square().sum(dim=1), degree).sum())
-
-
-class _ParameterNorm(Objective):
-    """``sum_j (||w_j||**2 + a_j**2)``; under rescaling its parts go as ``c**2`` and ``c**-2p``."""
-
-    def __init__(self, data: Whitened, activation: Homogeneous) -> None:
-        super().__init__(data, activation, reflected=False)
-        self.penalised = Homogeneous(self.p, 1.0, 1.0)
-        self.stage = "norm"
-
-    @property
-    def shares_one_metric(self) -> bool:
-        return True
-
-    def point(self, W: Float[Tensor, "m r"], a: Float[Tensor, " m"]) -> Point:
-        z = self.X @ W.T
-        s, slope = self.activation(z), self.activation.derivative(z)
-        return Point(W, a, z, s, slope, s @ a, W.square().sum(dim=1), torch.ones_like(a))
-
-    def orbit_minimum(self, point: Point) -> float:
-        return 2 * squared_norm(point.W, point.a, self.p)
-
-    def balance(self, point: Point) -> Point:
-        c = 1 / orbit_scales(point.a.square(), point.outer, self.p)
-        return self.point(point.W * c[:, None], point.a * c**-self.p)
-
-    def gradient(self, point: Point) -> tuple[Float[Tensor, "m r"], Float[Tensor, " m"]]:
-        return point.W, point.a
-
-    def blocks(
-        self, point: Point, multipliers: Float[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "m r1 r1"]:
-        identity = torch.eye(point.W.shape[1] + 1).to(point.W).expand(len(point.a), -1, -1)
-        if multipliers is None:
-            return identity
-        bend = self.activation.second_derivative(point.z) * point.a
-        pull = multipliers[:, None]
-        return identity + self._assemble(pull * bend, pull * point.slope, 0 * point.inner)

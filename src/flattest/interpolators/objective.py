@@ -157,7 +157,9 @@ class Objective:
         if self.shares_one_metric:
             return self.penalised.positive**2 * point.W, point.a * point.inner
         s, slope, second = self._derivatives(point)
-        pull = s * slope + self.q[:, None] * point.a.square() * slope * second
+        pull = s * slope
+        if self.p > 1:  # else the second derivative is 0
+            pull = pull + self.q[:, None] * point.a.square() * slope * second
         return pull.T @ self.X / len(self.X), point.a * point.inner
 
     def blocks(

@@ -24,8 +24,10 @@ from rich.progress import (
 from torch import Tensor
 
 from flattest.activations import Homogeneous
-from flattest.networks import TwoLayerNet, append_bias_coordinate
-from flattest.regression.regularisation_path import Fit, regularisation_path
+from flattest.networks import TwoLayerNet
+from flattest.regression.regularisation_path import Fit, Penalty, regularisation_path
+from flattest.regression.threads import one_thread
+from flattest.regression.training_data import Rows, Standardisation, TrainingData, with_bias
 
 _KEPT = 0.6
 _ONE_BY_ONE = 5
@@ -35,36 +37,14 @@ _NEIGHBOURS = 2
 _ROWS = 8192  # predicted together, to bound the memory
 
 
-class Standardisation(NamedTuple):
-    """Centred inputs of unit variance and centred targets; constant columns become zero."""
-
-    mean: np.ndarray
-    inverse_scale: np.ndarray
-    intercept: float
-
-    @classmethod
-    def of(cls, X: np.ndarray, y: np.ndarray, *, centred: bool) -> Standardisation:
-        """Measure the training data."""
-        mean = X.mean(axis=0) if centred else np.zeros(X.shape[1])
-        size = np.abs(X - mean).max(axis=0)
-        # Rounding leaves something of a constant column; dividing by it would blow it up.
-        varies = size > 1e-13 * np.abs(X).max(axis=0)
-        unit = np.where(varies, size, 1.0)
-        rms = np.sqrt(np.square((X - mean) / unit).mean(axis=0))
-        inverse = np.divide(1 / unit, rms, out=np.zeros_like(unit), where=varies)
-        return cls(mean, inverse, float(y.mean()) if centred else 0.0)
-
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Return the inputs in standard units."""
-        return (X - self.mean) * self.inverse_scale
-
-
 class Network(NamedTuple):
     """What every network starts from."""
 
     activation: Homogeneous
     width: int
     max_iter: int
+    penalty: Penalty
+    bias: bool
 
 
 class Round(NamedTuple):
@@ -98,7 +78,7 @@ class Round(NamedTuple):
                 "n_directions": self.n_directions,
                 "strength": [fit.strength for fit in self.fits],
                 "cv_error": self.errors.mean(axis=0),
-                "cv_standard_error": self.errors.std(axis=0, ddof=1) / len(self.errors) ** 0.5,
+                "cv_standard_error": _standard_error(self.errors),
                 "flatness": [fit.flatness for fit in self.fits],
             }
         )
@@ -108,68 +88,67 @@ class Learner:
     """Networks on some of the rows, on ever fewer directions.
 
     The whole fit is one learner on all rows and one per fold, all going through the same rounds:
-    the held-out rows of a fold have no part in choosing its directions, but for
-    the strength, which all folds share.
+    the held-out rows of a fold have no part in choosing its directions, but for the strength,
+    which all folds share.
     """
 
-    def __init__(
-        self, X: np.ndarray, y: np.ndarray, rows: np.ndarray, held_out: np.ndarray, bias: bool
-    ) -> None:
-        self.standardise = Standardisation.of(X[rows], y[rows], centred=bias)
-        self.bias = bias
-        self.inputs = torch.from_numpy(self.standardise(X[rows]))
-        self.target = torch.from_numpy(y[rows] - self.standardise.intercept)
-        self.test_inputs = torch.from_numpy(self.standardise(X[held_out]))
-        self.test_target = torch.from_numpy(y[held_out] - self.standardise.intercept)
-        _, S, Vh = torch.linalg.svd(self.inputs, full_matrices=False)
-        rank = int((S > S[0] * max(self.inputs.shape) * torch.finfo(S.dtype).eps).sum())
-        self.basis = Vh[: max(rank, 1)].T  # of the directions still in play: (d, h), orthonormal
+    def __init__(self, data: TrainingData, network: Network, held_out: Rows | None = None) -> None:
+        self.data, self.network = data, network
+        self.basis = data.basis  # of the directions still in play: (d, h), orthonormal
+        self.held_out: tuple[Tensor, Tensor, Tensor] | None = None
+        if held_out is not None:
+            units = data.standardise
+            values = units(held_out.X), held_out.y - units.intercept, held_out.weight
+            inputs, target, weight = (torch.from_numpy(v).to(data.inputs) for v in values)
+            self.held_out = inputs, target, weight
 
     def restrict(self, directions: Float[Tensor, "d k"], units: Standardisation) -> None:
         """Go on with directions that were found in other units."""
-        inverse = self.standardise.inverse_scale
+        inverse = self.data.standardise.inverse_scale
         factor = np.divide(
             units.inverse_scale, inverse, out=np.zeros_like(inverse), where=inverse > 0
         )
-        self.basis = torch.linalg.qr(torch.from_numpy(factor)[:, None] * directions)[0]
+        self.basis = torch.linalg.qr(torch.from_numpy(factor).to(directions)[:, None] * directions)[
+            0
+        ]
 
-    def path(
-        self, strengths: np.ndarray, seed: int, network: Network
-    ) -> tuple[list[Fit], list[float]]:
+    def path(self, strengths: np.ndarray, seed: int) -> tuple[list[Fit], list[float]]:
         """Fit on the current directions; return networks on all features, and their errors."""
+        network, data, h = self.network, self.data, self.basis.shape[1]
+        degree = network.activation.degree
         fits = regularisation_path(
-            with_bias(self.inputs @ self.basis, self.bias),
-            self.target,
+            *data.weighted(data.inputs @ self.basis, network.bias, degree),
             network.activation,
             strengths.tolist(),
             width=network.width,
             max_iter=network.max_iter,
+            penalty=network.penalty,
             rng=np.random.default_rng(seed),
         )
-        h = self.basis.shape[1]
         fits = [
             fit._replace(
                 weights=torch.cat([fit.weights[:, :h] @ self.basis.T, fit.weights[:, h:]], dim=1)
             )
             for fit in fits
         ]
-        if not len(self.test_target):
-            return fits, []
-        return fits, [self._error(fit, network.activation) for fit in fits]
+        return fits, [self._error(fit) for fit in fits] if self.held_out else []
 
-    def _error(self, fit: Fit, activation: Homogeneous) -> float:
-        net = TwoLayerNet(fit.weights, fit.coefficients, activation)
-        return float(
-            (evaluate(net, self.test_inputs, self.bias) - self.test_target).square().mean()
-        )
+    def _error(self, fit: Fit) -> float:
+        assert self.held_out is not None
+        inputs, target, weight = self.held_out
+        net = TwoLayerNet(fit.weights, fit.coefficients, self.network.activation)
+        error = evaluate(net, inputs, self.network.bias) - target
+        return float((weight * error.square()).mean())
 
-    def gradients(self, fit: Fit, activation: Homogeneous) -> tuple[Tensor, Tensor]:
+    def gradients(self, fit: Fit) -> tuple[Tensor, Tensor]:
         """Eigenvalues and vectors of the average gradient outer product, largest first."""
+        inputs, weight = self.data.inputs, self.data.weight
         d = len(self.basis)
         gram = fit.weights.new_zeros(len(fit.weights), len(fit.weights))
-        for block in self.inputs.split(_ROWS):
-            slopes = activation.derivative(with_bias(block, self.bias) @ fit.weights.T)
-            gram += slopes.T @ slopes / len(self.inputs)
+        for block, share in zip(inputs.split(_ROWS), weight.split(_ROWS), strict=True):
+            z = with_bias(block, self.network.bias) @ fit.weights.T
+            slopes = self.network.activation.derivative(z)
+            gram += (slopes * share[:, None]).T @ slopes / len(inputs)
         W = (fit.weights[:, :d] * fit.coefficients[:, None]) @ self.basis
         values, vectors = torch.linalg.eigh(W.T @ gram @ W)
         return values.flip(0).clamp_min(0), self.basis @ vectors.flip(1)
@@ -179,9 +158,9 @@ def eliminate(
     learners: list[Learner],
     strengths: np.ndarray,
     fewest: int,
-    network: Network,
     rng: np.random.Generator,
     *,
+    max_rounds: int,
     n_jobs: Any,
     verbose: Any,
 ) -> list[Round]:
@@ -195,10 +174,10 @@ def eliminate(
         All strengths, increasing; after the first round only those near the best one are tried.
     fewest : int
         Number of directions at which to stop.
-    network : Network
-        What every network starts from.
     rng : numpy.random.Generator
         Seeds the networks.
+    max_rounds : int
+        The most rounds after the first.
     n_jobs, verbose
         As for the estimator.
 
@@ -208,16 +187,16 @@ def eliminate(
         From the most directions to the fewest.
     """
     rounds: list[Round] = []
-    near, sizes = strengths, _sizes(learners[-1].basis.shape[1], fewest)
+    near, counts = strengths, sizes(learners[-1].basis.shape[1], fewest, max_rounds)
     later = min(2 * _NEIGHBOURS + 1, len(strengths))
-    networks = len(learners) * (len(strengths) + (len(sizes) - 1) * later)
-    with _progress(verbose) as bar:
+    networks = len(learners) * (len(strengths) + (len(counts) - 1) * later)
+    with _progress(verbose) as bar, one_thread():
         task = bar.add_task("", total=networks)
-        for h in sizes:
+        for h, following in zip(counts, [*counts[1:], None], strict=True):
             bar.update(task, description=f"{h} direction{'s' * (h > 1)}")
             seeds = rng.integers(2**63, size=len(learners)).tolist()
             paths = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-                delayed(learner.path)(near, seed, network)
+                delayed(learner.path)(near, seed)
                 for learner, seed in zip(learners, seeds, strict=True)
             )
             results = []
@@ -226,16 +205,16 @@ def eliminate(
                 bar.advance(task, later if rounds else len(strengths))
             rounds.append(_round(learners, results, h))
             near = _neighbours(strengths, near[rounds[-1].best])
-            if h > fewest:
+            if following is not None:
                 for learner, (fits, _) in zip(learners, results, strict=True):
-                    vectors = learner.gradients(fits[rounds[-1].best], network.activation)[1]
-                    learner.basis = vectors[:, : _sizes(h, fewest)[1]]
+                    learner.basis = learner.gradients(fits[rounds[-1].best])[1][:, :following]
     return rounds
 
 
 def _round(learners: list[Learner], results: list[tuple[list[Fit], list[float]]], h: int) -> Round:
-    errors = np.array([fold_errors for _, fold_errors in results[:-1]])
-    return Round(h, learners[-1].basis, results[-1][0], errors)
+    fits = results[-1][0]
+    errors = np.array([fold_errors for _, fold_errors in results[:-1]] or [[0.0] * len(fits)])
+    return Round(h, learners[-1].basis, fits, errors)
 
 
 def _neighbours(strengths: np.ndarray, best: float) -> np.ndarray:
@@ -256,11 +235,6 @@ def _progress(verbose: Any) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not verbose)
 
 
-def with_bias(inputs: Float[Tensor, "n d"], bias: bool) -> Float[Tensor, "n d1"]:
-    """Append the bias coordinate, if there is one."""
-    return append_bias_coordinate(inputs) if bias else inputs
-
-
 def evaluate(net: TwoLayerNet, inputs: Float[Tensor, "n d"], bias: bool) -> Float[Tensor, " n"]:
     """Evaluate a network on standardised inputs, some rows at a time."""
     with torch.no_grad():
@@ -272,15 +246,25 @@ def choose(rounds: list[Round]) -> Round:
     least = min(rounds, key=lambda entry: entry.error)
     for entry in reversed(rounds):
         excess = entry.errors[:, entry.best] - least.errors[:, least.best]
-        if excess.mean() <= excess.std(ddof=1) / len(excess) ** 0.5:
+        if excess.mean() <= _standard_error(excess):
             return entry
     return least
 
 
-def _sizes(most: int, fewest: int) -> list[int]:
+def _standard_error(errors: np.ndarray) -> np.ndarray:
+    """Return the standard error of the mean over the folds; one fold has none."""
+    if len(errors) < 2:
+        return np.full(errors.shape[1:], np.nan)
+    return errors.std(axis=0, ddof=1) / len(errors) ** 0.5
+
+
+def sizes(most: int, fewest: int, max_rounds: int) -> list[int]:
     """Return the numbers of directions that the rounds go through."""
-    sizes = [most]
-    while sizes[-1] > fewest:
-        h = sizes[-1]
-        sizes.append(max(fewest, h - 1 if h <= _ONE_BY_ONE else int(_KEPT * h)))
-    return sizes
+    counts = [most]
+    while counts[-1] > fewest:
+        h = counts[-1]
+        counts.append(max(fewest, h - 1 if h <= _ONE_BY_ONE else int(_KEPT * h)))
+    if len(counts) <= max_rounds + 1:
+        return counts
+    spaced = np.geomspace(most, fewest, max_rounds + 1).round().astype(int)
+    return sorted(set(spaced.tolist()), reverse=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 _JITTER = 1e-8
 """Share of the prior variance added to the noise, for the Cholesky factor."""
-_LOG_VARIANCE, _LOG_NOISE = (-14.0, 8.0), (-16.0, 4.0)
+_LOG_LENGTH, _LOG_VARIANCE, _LOG_NOISE = (-8.0, 8.0), (-14.0, 8.0), (-16.0, 4.0)
 _MEMORY = 20  # pairs of steps that L-BFGS remembers
 
 
@@ -55,8 +55,8 @@ class Process(NamedTuple):
     variances: Float[Tensor, " q"]
     noise: float
     additive: bool = False
-    fixed: bool = False
-    """Whether the projection is fitted up to its scale only."""
+    free: Literal["projection", "lengths", "scale"] = "projection"
+    """What of the projection is fitted: all of it, its columns' lengths, or one common factor."""
     evidence: float = -math.inf
     """Log marginal likelihood of the data fitted."""
     score: float = -math.inf
@@ -99,18 +99,40 @@ def _squared_distances(z: Tensor, others: Tensor) -> Tensor:
     return (squares - 2 * z @ others.mT).clamp_(min=0)
 
 
-class Blocks(NamedTuple):
-    """Rows cut into equal blocks; a few are left over."""
+class Data(NamedTuple):
+    """Inputs, targets, and by what factor the noise of each differs from the process's.
 
-    X: Float[Tensor, "b m d"]
-    y: Float[Tensor, "b m 1"]
+    A row that counts ``w`` times has the noise variance of a mean of ``w``, a share ``1 / w``.
+    """
+
+    X: Float[Tensor, "*b n d"]
+    y: Float[Tensor, "*b n 1"]
+    spread: Float[Tensor, "*b n"]
 
     @classmethod
-    def of(cls, X: Float[Tensor, "n d"], y: Float[Tensor, " n"], size: int) -> Blocks:
-        """Cut into as few blocks as are needed, none larger than the size."""
-        b = -(-len(y) // size)
-        m = len(y) // b
-        return cls(X[: b * m].reshape(b, m, -1), y[: b * m].reshape(b, m, 1))
+    def of(
+        cls, X: Float[Tensor, "n d"], y: Float[Tensor, " n"], weight: Float[Tensor, " n"]
+    ) -> Data:
+        """Take rows with their weights."""
+        return cls(X, y[:, None], 1 / weight)
+
+    def some(self, rows: Tensor) -> Data:
+        """Take some of the rows."""
+        return Data(self.X[rows], self.y[rows], self.spread[rows])
+
+    def blocks(self, size: int) -> Data:
+        """Cut into as few equal blocks as are needed, none larger than the size.
+
+        A few rows are left over.
+        """
+        n = len(self.y)
+        b = -(-n // size)
+        m = n // b
+        return Data(
+            self.X[: b * m].reshape(b, m, -1),
+            self.y[: b * m].reshape(b, m, 1),
+            self.spread[: b * m].reshape(b, m),
+        )
 
 
 class Effort(NamedTuple):
@@ -120,7 +142,7 @@ class Effort(NamedTuple):
     tol: float
 
 
-def fit_process(data: Blocks, start: Process, effort: Effort) -> Process:
+def fit_process(data: Data, start: Process, effort: Effort) -> Process:
     r"""Maximise the marginal likelihood, summed over the blocks, by L-BFGS.
 
     .. math::
@@ -128,8 +150,8 @@ def fit_process(data: Blocks, start: Process, effort: Effort) -> Process:
 
     Parameters
     ----------
-    data : Blocks
-        Inputs and targets, these of mean 0.
+    data : Data
+        Blocks of rows; the targets of mean 0.
     start : Process
         Where to start.
     effort : Effort
@@ -140,28 +162,34 @@ def fit_process(data: Blocks, start: Process, effort: Effort) -> Process:
     Process
         The best found.
     """
-    shape, free = start.projection.shape, not start.fixed
-    size = start.projection.numel() if free else 1
-    q = len(start.variances)
-    first = start.projection.flatten().numpy() if free else np.zeros(1)
-    low = np.array([-np.inf if free else -8.0] * size + [_LOG_VARIANCE[0]] * q + [_LOG_NOISE[0]])
-    high = np.array([np.inf if free else 8.0] * size + [_LOG_VARIANCE[1]] * q + [_LOG_NOISE[1]])
+    base, k, q = start.projection, start.n_directions, len(start.variances)
+    free = start.free == "projection"
+    first = base.flatten().cpu().numpy() if free else np.zeros(k if start.free == "lengths" else 1)
+    size = len(first)
+    low = np.array([-np.inf if free else _LOG_LENGTH[0]] * size + [_LOG_VARIANCE[0]] * q)
+    high = np.array([np.inf if free else _LOG_LENGTH[1]] * size + [_LOG_VARIANCE[1]] * q)
+    low, high = np.append(low, _LOG_NOISE[0]), np.append(high, _LOG_NOISE[1])
 
     def at(theta: np.ndarray) -> Process:
-        values = torch.from_numpy(theta)
+        values = torch.from_numpy(theta).to(base)
         head = values[:size]
-        projection = head.reshape(shape) if free else start.projection * head.exp()
         return start._replace(
-            projection=projection, variances=values[size:-1].exp(), noise=math.exp(theta[-1])
+            projection=head.reshape(base.shape) if free else base * head.exp(),
+            variances=values[size:-1].exp(),
+            noise=math.exp(theta[-1]),
         )
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         process = at(theta)
         value, slope, *rest = _evidence_and_slopes(data, process)
-        head = slope.flatten().numpy() if free else [float((slope * process.projection).sum())]
-        return -value, -np.concatenate([head, *rest])
+        if not free:  # the slope in the logarithms of the lengths
+            slope = (slope * process.projection).sum(0)
+            slope = slope if start.free == "lengths" else slope.sum(0, keepdim=True)
+        return -value, -np.concatenate([slope.flatten().cpu().numpy(), *rest])
 
-    theta = np.concatenate([first, start.variances.log().numpy(), [math.log(start.noise)]])
+    theta = np.concatenate(
+        [first, start.variances.log().cpu().numpy(), [math.log(max(start.noise, 1e-300))]]
+    )
     end = minimize(
         objective,
         np.clip(theta, low, high),
@@ -170,22 +198,22 @@ def fit_process(data: Blocks, start: Process, effort: Effort) -> Process:
         bounds=Bounds(low, high),
         options={"maxiter": effort.max_iter, "maxcor": _MEMORY, "ftol": effort.tol},
     )
-    k = shape[1]
-    turns = 0 if start.fixed or start.additive else k * (k - 1) // 2  # these change nothing
+    turns = k * (k - 1) // 2 if free and not start.additive else 0  # these change nothing
     rows, p = data.y.numel(), len(theta) - turns
-    # Schwarz's price, with the factor that keeps it honest where p is not small beside n.
-    price = p * math.log(rows) * rows / (rows - p - 1) if p < rows - 1 else math.inf
+    # Schwarz's price, and Hurvich and Tsai's correction for a p that is not small beside n. With
+    # fewer than two rows per parameter anything can be explained.
+    price = p * math.log(rows) / 2 + p * (p + 1) / (rows - p - 1) if 2 * p <= rows else math.inf
     value = -float(end.fun)
-    return at(end.x)._replace(evidence=value, score=value - price / 2, converged=bool(end.success))
+    return at(end.x)._replace(evidence=value, score=value - price, converged=bool(end.success))
 
 
-def evidence(data: Blocks, process: Process) -> float:
+def evidence(data: Data, process: Process) -> float:
     """Return the log marginal likelihood, summed over the blocks."""
     return _evidence_and_slopes(data, process)[0]
 
 
 def _evidence_and_slopes(
-    data: Blocks, process: Process
+    data: Data, process: Process
 ) -> tuple[float, Tensor, np.ndarray, np.ndarray]:
     """Return the log evidence, and its slopes in the projection, log variances and log noise."""
     z = data.X @ process.projection
@@ -198,7 +226,7 @@ def _evidence_and_slopes(
             value, slope = SHAPES[process.shape](_squared_distances(z[..., part], z[..., part]))
         terms.append((value, slope))
         K.add_(value * v)
-    K.diagonal(dim1=1, dim2=2).add_(process.noise + _JITTER * process.variance)
+    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
     factor, info = torch.linalg.cholesky_ex(K)
     if bool(info.any()):
         q = len(process.variances)
@@ -208,7 +236,8 @@ def _evidence_and_slopes(
     fit = -(data.y * weights).sum() / 2 - log_det - data.y.numel() * math.log(2 * math.pi) / 2
     # The slope in K; all others follow from it.
     G = torch.baddbmm(torch.cholesky_inverse(factor), weights, weights.mT, beta=-0.5, alpha=0.5)
-    trace = float(G.diagonal(dim1=1, dim2=2).sum())
+    diagonal = G.diagonal(dim1=1, dim2=2)
+    trace, in_noise = float(diagonal.sum()), float((diagonal * data.spread).sum())
     in_projection, in_variances = torch.zeros_like(process.projection), []
     for v, part, (value, slope) in zip(process.variances, process.parts, terms, strict=True):
         in_variances.append(float(v * ((G * value).sum() + _JITTER * trace)))
@@ -217,14 +246,14 @@ def _evidence_and_slopes(
             zp = z[..., part]
             pulled = H.sum(-1, keepdim=True) * zp - H @ zp
             in_projection[:, part] += 4 * (data.X.mT @ pulled).sum(0)
-    return float(fit), in_projection, np.array(in_variances), np.array([process.noise * trace])
+    return float(fit), in_projection, np.array(in_variances), np.array([process.noise * in_noise])
 
 
-def gradients(data: Blocks, process: Process) -> Float[Tensor, "n k"]:
+def gradients(data: Data, process: Process) -> Float[Tensor, "n k"]:
     """Return the gradients in ``z`` of each block's posterior mean, at its own points."""
     z = data.X @ process.projection
     K = process.covariance(z, z)
-    K.diagonal(dim1=1, dim2=2).add_(process.noise + _JITTER * process.variance)
+    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
     return _slopes(process, z, z, torch.linalg.solve(K, data.y)).flatten(0, 1)
 
 
@@ -250,38 +279,43 @@ class Posterior(NamedTuple):
 
     @classmethod
     def of(
-        cls,
-        process: Process,
-        X: Float[Tensor, "n d"],
-        y: Float[Tensor, " n"],
-        points: Float[Tensor, "m d"] | None = None,
+        cls, process: Process, data: Data, points: Float[Tensor, "m d"] | None = None
     ) -> Posterior:
-        """Condition on the data: exactly, or through a few inducing points.
+        """Condition on rows, not in blocks: exactly, or through a few inducing points.
 
         The latter is the deterministic approximation that takes the process for a function of its
         values at these points.
         """
-        at = (X if points is None else points) @ process.projection
-        identity = torch.eye(len(at), dtype=X.dtype)
+        at = (data.X if points is None else points) @ process.projection
+        identity = torch.eye(len(at), dtype=at.dtype, device=at.device)
         K = process.covariance(at, at)
         if points is None:
-            K.diagonal().add_(process.noise + _JITTER * process.variance)
+            K.diagonal().add_(process.noise * data.spread + _JITTER * process.variance)
             explained = torch.cholesky_inverse(torch.linalg.cholesky(K))
-            return cls(process, at, explained @ y, explained)
+            return cls(process, at, explained @ data.y[:, 0], explained)
         K.diagonal().add_(_JITTER * max(process.variance, 1.0))
         factor = torch.linalg.cholesky(K)
-        A, b = identity.clone(), y.new_zeros(len(at), 1)
-        for rows, target in zip(X.split(len(at)), y.split(len(at)), strict=True):
+        A, b = identity.clone(), at.new_zeros(len(at), 1)
+        for X, y, spread in zip(*(values.split(len(at)) for values in data), strict=True):
             V = torch.linalg.solve_triangular(
-                factor, process.covariance(at, rows @ process.projection), upper=False
+                factor, process.covariance(at, X @ process.projection), upper=False
             )
+            V, y = V / spread.sqrt(), y / spread.sqrt()[:, None]
             A.addmm_(V, V.T, alpha=1 / process.noise)
-            b.addmm_(V, target[:, None], alpha=1 / process.noise)
+            b.addmm_(V, y, alpha=1 / process.noise)
         inner = torch.linalg.cholesky(A)
         half = torch.linalg.solve_triangular(factor, identity, upper=False)
         weights = half.T @ torch.cholesky_solve(b, inner)
         explained = half.T @ (identity - torch.cholesky_inverse(inner)) @ half
         return cls(process, at, weights[:, 0], explained)
+
+    def left_out(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Return each row's residual if it were left out, and the variance of that.
+
+        For exact conditioning only: there `explained` is the inverse of the covariance.
+        """
+        precision = self.explained.diagonal()
+        return self.weights / precision, 1 / precision
 
     def __call__(self, X: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return the mean and the variance of the function, noise not included."""

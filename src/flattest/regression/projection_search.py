@@ -1,21 +1,17 @@
-"""The search for the directions: marginal likelihood of Gaussian processes on ever fewer of them.
-
-It starts from the average gradient outer product of processes of all features, re-weighted by it.
-"""
+"""The search for the directions: Gaussian processes on ever fewer of them, by their evidence."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from flattest.regression.elimination import Network
 from flattest.regression.gaussian_process import (
     SHAPES,
-    Blocks,
+    Data,
     Effort,
     Posterior,
     Process,
@@ -23,156 +19,178 @@ from flattest.regression.gaussian_process import (
     fit_process,
     gradients,
 )
+from flattest.regression.starts import SHAPE, starts
+from flattest.regression.training_data import TrainingData
 
-_FIRST = "matern52"
 _MOST = 5
 """Directions at the start, where their number is not given."""
-_ROUNDS, _STARTS = 5, (1, 4)
-"""Rounds of re-weighting, and those after which a search starts."""
-_SCALES, _NOISES = (0.5, 1.0, 2.0), np.geomspace(1e-4, 10, 11)
-_NOISE = 0.1  # the least at the start: the landscape is smoother
-_SEARCH_ROWS, _SEARCH_BLOCK = 2000, 500
-_FINAL_ROWS, _FINAL_BLOCK, _EXACT = 10_000, 500, 1000
+_COMPARED = 3
+"""Directions down to which all starts are followed; the best one goes on."""
+_AGREE = 0.01
+"""Nats per row by which two starts may differ that have come to the same end."""
+_NEAR = 0.1
+"""Nats per row within which a worse candidate may still win with another kernel."""
+_ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
+"""Rows on which starts are compared, per feature, and their bounds."""
+_SEARCH_ROWS, _SEARCH_BLOCK = 1000, 500
+_FINAL_ROWS, _FINAL_BLOCK, _EXACT = 4000, 500, 1000
 _INDUCING = 1000
 _ROUGH = Effort(max_iter=25, tol=5e-4)
 _FINE = Effort(max_iter=60, tol=1e-4)
-_LAST = Effort(max_iter=200, tol=1e-4)
+_LAST = Effort(max_iter=100, tol=1e-4)
+_LONG = Effort(max_iter=200, tol=1e-5)
 _ROTATIONS, _ROTATION_ROWS = 16, 250
 
 
 def search(
-    X: Float[Tensor, "n d"], y: Float[Tensor, " n"], k: int | None, rng: np.random.Generator
+    training: TrainingData,
+    rows: Data,
+    k: int | None,
+    network: Network,
+    rng: np.random.Generator,
+    max_rounds: int,
 ) -> tuple[Process, list[Process]]:
     """Find the directions on which the targets depend.
 
-    From a few directions more than are needed, the one along which the function varies least is
-    dropped, and the rest fitted anew, one after the other. The number that scores best goes on:
-    with another kernel, as a sum of functions of one direction each, and, where it is not given,
-    against a linear function and a function of all features alike.
+    From several starts with a few directions more than are needed, the one along which the
+    function varies least is dropped, and the rest fitted anew, one after the other. The number
+    that scores best goes on: with another kernel, as a sum of functions of one direction each,
+    and, where it is not given, against a linear function and functions of all features.
 
     Parameters
     ----------
-    X : Tensor of shape (n, d)
-        Inputs of about unit variance.
-    y : Tensor of shape (n,)
-        Targets of mean 0 and variance 1.
+    training : TrainingData
+        The data.
+    rows : Data
+        The same in coordinates of the basis, and targets of unit size.
     k : int, optional
         The number of directions.
+    network : Network
+        What the networks start from that find directions to start from.
     rng : numpy.random.Generator
-        Draws rows where there are many, and rotations.
+        Draws rows where there are many, networks and rotations.
+    max_rounds : int
+        Rounds of re-weighting at the starts.
 
     Returns
     -------
     process : Process
         The one of the best score, fitted to more of the rows.
     candidates : list of Process
-        Those compared.
+        Those compared, and it.
     """
-    n = len(y)
-    order = torch.from_numpy(rng.permutation(n))
-    rows = order[:_SEARCH_ROWS]
-    data = Blocks.of(X[rows], y[rows], _SEARCH_BLOCK)
-    candidates = _eliminate(data, k)
-    best = max((c for c in candidates if k in (None, c.n_directions)), key=_score)
-    # More directions take longer to converge: one more has a second chance.
-    likely = [c for c in candidates if 0 <= c.n_directions - best.n_directions <= (k is None)]
-    best = max((fit_process(data, process, _FINE) for process in likely), key=_score)
-    while best.n_directions > (k or 1):
-        fewer = fit_process(data, _without_weakest(data, best), _FINE)
-        candidates.append(fewer)
-        if fewer.score <= best.score:
-            break
-        best = fewer
-    compared = [best]
-    compared += [
-        fit_process(data, best._replace(shape=shape), _FINE)
-        for shape in SHAPES
-        if shape != best.shape
-    ]
-    best = max(compared, key=_score)
-    if best.n_directions > 1:
-        compared.append(fit_process(data, _as_sum(data, best, rng), _FINE))
+    n = len(rows.y)
+    order = torch.from_numpy(rng.permutation(n)).to(rows.y.device)
+    fewest, most = _START_ROWS
+    some = order[: min(max(_ROWS_PER_FEATURE * rows.X.shape[1], fewest), most)]
+    beginnings = starts(
+        training.some(some),
+        rows.some(some).blocks(_SEARCH_BLOCK),
+        min(rows.X.shape[1], max(_MOST, k or 1)),
+        network,
+        rng,
+        max_rounds,
+    )
+    chain = _best_chain(rows.some(some).blocks(_SEARCH_BLOCK), beginnings, k or 1)
+    data = rows.some(order[:_SEARCH_ROWS]).blocks(_SEARCH_BLOCK)
+    candidates = _descend(data, chain, k)
+    allowed = [process for process in candidates if k in (None, process.n_directions)]
     if k is None:
-        compared += [fit_process(data, process, _FINE) for process in _without_directions(X)]
-    best = max(compared, key=_score)
-    rows = order[:_FINAL_ROWS]
-    whole = Blocks.of(X[rows], y[rows], _EXACT if n <= _EXACT else _FINAL_BLOCK)
+        plain = [fit_process(data, process, _FINE) for process in _alike(data)]
+        if training.has_axes and _is_near(_best(plain), _best(allowed), data):
+            plain += [fit_process(data, process, _FINE) for process in _with_lengths(data)]
+        candidates += plain
+    # Other kernels for the best number of directions, for the next one if it is near, and for a
+    # single direction, which costs little.
+    first, *others = sorted(allowed, key=_score, reverse=True)
+    tried = [first]
+    tried += [p for p in others[:1] if p.n_directions > 1 and _is_near(p, first, data)]
+    tried += [p for p in others if p.n_directions == 1]
+    variants = [variant for process in tried for variant in _variants(data, process, rng)]
+    best = _best([*candidates, *variants] if k is None else [*allowed, *variants])
+    whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
     best = fit_process(whole, best, _LAST)
-    return best, candidates + compared
+    return best, [*candidates, *variants, best]
+
+
+def condition(process: Process, rows: Data, rng: np.random.Generator) -> Posterior:
+    """Condition the process on all rows, through some of them where they are many."""
+    n = len(rows.y)
+    if n <= 2 * _INDUCING:
+        return Posterior.of(process, rows)
+    points = torch.from_numpy(rng.choice(n, _INDUCING, replace=False))
+    return Posterior.of(process, rows, rows.X[points.to(rows.X.device)])
 
 
 def _score(process: Process) -> float:
     return process.score
 
 
-def _eliminate(data: Blocks, k: int | None) -> list[Process]:
-    """Fit ever fewer directions, to `k` or until the score has fallen twice."""
-    d = data.X.shape[-1]
-    most = min(d, max(_MOST, k or 1))
-    starts = [fit_process(data, start, _ROUGH) for start in _starts(data, most)]
-    rounds = [max(starts, key=lambda start: start.evidence)]
-    while rounds[-1].n_directions > (k or 1):
-        rounds.append(fit_process(data, _without_weakest(data, rounds[-1]), _ROUGH))
-        scores = [_score(process) for process in rounds[-3:]]
-        if k is None and len(scores) == 3 and scores[0] > scores[1] > scores[2]:
+def _best(processes: list[Process]) -> Process:
+    return max(processes, key=_score)
+
+
+def _is_near(process: Process, better: Process, data: Data) -> bool:
+    """Tell whether another kernel might turn the order round."""
+    return process.score > better.score - _NEAR * data.y.numel()
+
+
+def _best_chain(data: Data, beginnings: Iterator[Process], fewest: int) -> list[Process]:
+    """Follow starts to a few directions, and return the fits of the one that gets furthest.
+
+    Once two come to the same end, the remaining ones are left out.
+    """
+    chains: list[list[Process]] = []
+    for start in beginnings:
+        chain = [fit_process(data, start, _ROUGH)]
+        while chain[-1].n_directions > max(fewest, _COMPARED):
+            chain.append(fit_process(data, _without_weakest(data, chain[-1]), _ROUGH))
+        chains.append(chain)
+        ends = sorted(entry[-1].evidence for entry in chains)
+        if len(ends) > 1 and ends[-1] - ends[-2] < _AGREE * data.y.numel():
             break
-    return rounds
+    return max(chains, key=lambda entry: entry[-1].evidence)
 
 
-def _without_weakest(data: Blocks, process: Process) -> Process:
+def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
+    """Fit the last of a chain, one direction more, and ever fewer ones with care."""
+    likely = chain[-2:] if k is None else chain[-1:]
+    fitted = [fit_process(data, process, _FINE) for process in likely]
+    while fitted[-1].n_directions > (k or 1):
+        fitted.append(fit_process(data, _without_weakest(data, fitted[-1]), _FINE))
+    if k is None and len(chain) > 2 and fitted[0] is _best(fitted):
+        fitted.append(fit_process(data, chain[-3], _FINE))
+    return fitted
+
+
+def _without_weakest(data: Data, process: Process) -> Process:
     """Drop the direction along which the function varies least."""
     slopes = gradients(data, process)
     axes = torch.linalg.eigh(slopes.T @ slopes)[1][:, 1:].flip(1)
     return process._replace(projection=process.projection @ axes)
 
 
-def _starts(data: Blocks, k: int) -> Iterator[Process]:
-    """Re-weight all features by the average gradient outer product, and take its top."""
-    A = torch.eye(data.X.shape[-1], dtype=data.X.dtype)
-    for r in range(_ROUNDS):
-        process = _coarse(data, A / _size(data.X @ A))
-        slopes = gradients(data, process)
-        values, vectors = torch.linalg.eigh(slopes.T @ slopes)
-        # A orthogonal factor on the right of the projection changes nothing, so the square root of
-        # the outer product need not be the symmetric one.
-        left, S, _ = torch.linalg.svd(process.projection @ vectors * values.clamp_min(0).sqrt())
-        A = left[:, : len(S)] * S
-        if r in _STARTS:
-            top = A[:, :k] / _size(data.X @ A[:, :k])
-            noise = max(process.noise, _NOISE)
-            yield Process(_FIRST, top, torch.ones(1, dtype=top.dtype), noise)
+def _variants(data: Data, process: Process, rng: np.random.Generator) -> list[Process]:
+    """Fit the same directions with other kernels, and as a sum of functions of each."""
+    effort = _FINE if process.n_directions > 1 else _LONG  # one direction costs little
+    fitted = [
+        fit_process(data, process._replace(shape=shape), effort)
+        for shape in SHAPES
+        if shape != SHAPE
+    ]
+    if process.n_directions > 1:
+        best = _best([process, *fitted])
+        fitted.append(fit_process(data, _as_sum(data, best, rng), _FINE))
+    return fitted
 
 
-def _size(z: Tensor) -> float:
-    return float(z.square().sum(-1).mean().sqrt()) or 1.0
-
-
-def _coarse(data: Blocks, projection: Float[Tensor, "d k"]) -> Process:
-    """Choose the scale and the noise from a grid, and the variance by its closed form."""
-    best, highest = None, -math.inf
-    for scale in _SCALES:
-        z = data.X @ (scale * projection)
-        unit = Process(_FIRST, scale * projection, z.new_ones(1), 0.0, fixed=True)
-        values, vectors = torch.linalg.eigh(unit.covariance(z, z))
-        squares = (vectors.mT @ data.y).square()[..., 0]
-        for noise in _NOISES.tolist():
-            shrunk = values.clamp_min(0) + noise
-            variance = (squares / shrunk).mean()
-            found = -float(len(squares.flatten()) * variance.log() + shrunk.log().sum())
-            if found > highest:
-                highest = found
-                best = unit._replace(variances=variance[None], noise=float(noise * variance))
-    assert best is not None
-    return best
-
-
-def _as_sum(data: Blocks, process: Process, rng: np.random.Generator) -> Process:
+def _as_sum(data: Data, process: Process, rng: np.random.Generator) -> Process:
     """Turn the directions, within their span, to where a sum of functions of each fits best."""
-    rows = Blocks(data.X[:1, :_ROTATION_ROWS], data.y[:1, :_ROTATION_ROWS])
+    rows = Data(*(values[:1, :_ROTATION_ROWS] for values in data))
     k = process.n_directions
     turned = []
     for _ in range(_ROTATIONS):
-        turn = torch.from_numpy(np.linalg.qr(rng.standard_normal((k, k)))[0])
+        turn = torch.from_numpy(np.linalg.qr(rng.standard_normal((k, k)))[0]).to(data.X)
         start = process._replace(
             projection=process.projection @ turn,
             variances=(process.variances / k).expand(k),
@@ -182,18 +200,18 @@ def _as_sum(data: Blocks, process: Process, rng: np.random.Generator) -> Process
     return max(turned, key=lambda pair: pair[0])[1]
 
 
-def _without_directions(X: Float[Tensor, "n d"]) -> Iterator[Process]:
+def _alike(data: Data) -> Iterator[Process]:
     """Linear functions, and functions of all features alike."""
-    plain = torch.eye(X.shape[1], dtype=X.dtype) / X.shape[1] ** 0.5
     for shape in ("linear", *SHAPES):
-        yield Process(shape, plain, X.new_ones(1), 0.5, fixed=True)
+        yield Process(shape, _identity(data), data.X.new_ones(1), 0.5, free="scale")
 
 
-def condition(
-    process: Process, X: Float[Tensor, "n d"], y: Float[Tensor, " n"], rng: np.random.Generator
-) -> Posterior:
-    """Condition the process on all rows, through some of them where they are many."""
-    if len(y) <= 2 * _INDUCING:
-        return Posterior.of(process, X, y)
-    some = torch.from_numpy(rng.choice(len(y), _INDUCING, replace=False))
-    return Posterior.of(process, X, y, X[some])
+def _with_lengths(data: Data) -> Iterator[Process]:
+    """Functions of all features, each with a length of its own."""
+    for shape in SHAPES:
+        yield Process(shape, _identity(data), data.X.new_ones(1), 0.5, free="lengths")
+
+
+def _identity(data: Data) -> Tensor:
+    d = data.X.shape[-1]
+    return torch.eye(d, dtype=data.X.dtype, device=data.X.device) / d**0.5

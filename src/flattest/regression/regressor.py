@@ -15,31 +15,18 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flattest.activations import Homogeneous, activation as get_activation
 from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
-from flattest.regression.elimination import (
-    Learner,
-    Network,
-    Round,
-    choose,
-    eliminate,
-    evaluate,
-    with_bias,
-)
-from flattest.regression.smooth_link import SmoothLink
-from flattest.validation import (
-    check_positive_float,
-    check_positive_int,
-    check_random_state,
-    check_range,
-)
+from flattest.regression import settings
+from flattest.regression.elimination import Learner, Round, choose, eliminate
+from flattest.regression.predictor import Predictor
+from flattest.regression.smooth_link import fit_robustly
+from flattest.regression.training_data import Rows, TrainingData
+from flattest.validation import check_positive_int, check_random_state, check_range
 
-_STRENGTHS = np.geomspace(1e-3, 0.5, 8)
-_NEGLIGIBLE = 1e-10
+_NEGLIGIBLE = 1e-8
 
 
 class MultiIndexRegressor(
@@ -59,7 +46,8 @@ class MultiIndexRegressor(
     their reflections, on standardised features and targets. Directions are found by elimination:
     those along which the fitted function varies most, leading eigenvectors of the average gradient
     outer product ``(1/n) sum_i grad f(x_i) grad f(x_i)^T``, are kept, fewer each time, and the
-    function is fitted anew.
+    function is fitted anew. The search starts from what such networks, and processes of all
+    features, vary along.
 
     Parameters
     ----------
@@ -71,30 +59,41 @@ class MultiIndexRegressor(
         Whether the features and the target are centred, and the neurons have biases.
     n_directions : "auto" or int
         Number of directions ``k``. ``"auto"``: for a Gaussian process the one with the largest
-        marginal likelihood less ``n / (n - p - 1) log(n) / 2`` for each of the ``p`` parameters,
-        with linear functions and functions of all features alike among the candidates; for a
-        network the smallest one whose cross-validation error is within one standard error (of the
-        difference over the folds) of the least. An integer is lowered to the number of linearly
-        independent features where these are fewer.
+        marginal likelihood less ``p log(n) / 2 + p (p + 1) / (n - p - 1)`` for its ``p <= n / 2``
+        parameters, with linear functions and functions of all features, alike or each with a
+        length of its own, among the candidates; for a network the smallest one whose
+        cross-validation error is within one standard error (of the difference over the folds) of
+        the least. An integer is lowered to the number of linearly independent features where these
+        are fewer.
     link : "auto", "gaussian_process" or "network"
         What finds the directions and predicts from them. ``"auto"``: the Gaussian process with
         `fit_intercept`, the network without, since only that is homogeneous. With a process the
         network on its directions helps to predict, as an observation whose variance is its
         cross-validation error: it counts beyond the range of the data. On more
         than 2,000 rows the process is a function of its values at 1,000 of them, and its
-        directions are fitted to at most 10,000 rows, in blocks.
+        directions are fitted to at most 4,000 rows, in blocks. Targets that lie far from what the
+        other rows predict are left out where the rest is then explained better; a warning says so.
+    penalty : {"reflected_flatness", "flatness", "weight_decay"}
+        What ``Q`` is: as above; without the reflections; or the sum of squares of all parameters.
     strengths : "auto" or sequence of float
         The strengths ``lambda``, relative to targets of unit variance. The one of least mean
         cross-validation error is taken.
-    cv : int
-        Number of folds, to choose the strength. With ``link="network"`` each eliminates its own
-        directions, fitted without its held-out rows; the strength is shared.
+    max_rounds : int
+        The most rounds in which a fit is repeated on what the one before it varies along: the
+        eliminations of ``link="network"``, and the fits from which the search for a process starts.
+    cv : int, splitter or iterable of splits
+        Folds to choose the strength; equal rows fall into the same one of a number of folds. With
+        ``link="network"`` each eliminates its own directions, fitted without its held-out rows;
+        the strength is shared.
     max_iter : int
         Iterations per strength (four times as many at the first of each path).
     random_state : int, numpy.random.Generator or None
         Seed of the folds and of the first networks.
     n_jobs : int, optional
         Folds worked on at the same time, in threads.
+    device : str or torch.device, optional
+        Where to compute the fit, by default on the CPU; it needs double precision. The fitted
+        estimator lies on the CPU.
     verbose : int
         Show the progress, with an estimate of the time left, if positive.
 
@@ -102,7 +101,10 @@ class MultiIndexRegressor(
     ----------
     directions_ : ndarray of shape (n_directions_, n_features_in_)
         Unit vectors ``u`` in the units of the original features, the most important first:
-        predictions depend on `X` through ``X @ directions_.T`` only.
+        predictions depend on `X` through ``X @ directions_.T`` only. Directions of an importance
+        below 1e-8 are left out.
+    loadings_ : ndarray of shape (n_directions_, n_features_in_)
+        The directions per standard deviation of each feature, as unit vectors.
     direction_importances_ : ndarray of shape (n_directions_,)
         Shares of the average gradient outer product of the standardised features; they sum to 1.
     n_directions_ : int
@@ -116,6 +118,10 @@ class MultiIndexRegressor(
         of one direction each), `log_evidence`, `score` (less the price of the parameters, what is
         compared) and `converged`; the last one is fitted to more rows, where there are many. No
         rows with ``link="network"``.
+    outliers_ : ndarray of shape (n,)
+        Tells the training rows whose targets were left out as outliers.
+    predictor_ : Predictor
+        What predicts, apart from the conventions of scikit-learn.
     network_ : TwoLayerNet
         The network, on the standardised features ``(X - mean_) * inverse_scale_``, followed by
         the bias coordinate 1 if `fit_intercept`.
@@ -167,12 +173,15 @@ class MultiIndexRegressor(
         activation: Any = "relu",
         fit_intercept: Any = True,
         n_directions: Any = "auto",
-        link: Any = "network",
+        link: Any = "auto",
+        penalty: Any = "reflected_flatness",
         strengths: Any = "auto",
+        max_rounds: Any = 8,
         cv: Any = 5,
         max_iter: Any = 50,
         random_state: Any = None,
         n_jobs: Any = None,
+        device: Any = None,
         verbose: Any = 0,
     ) -> None:
         self.width = width
@@ -180,14 +189,17 @@ class MultiIndexRegressor(
         self.fit_intercept = fit_intercept
         self.n_directions = n_directions
         self.link = link
+        self.penalty = penalty
         self.strengths = strengths
+        self.max_rounds = max_rounds
         self.cv = cv
         self.max_iter = max_iter
         self.random_state = random_state
         self.n_jobs = n_jobs
+        self.device = device
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> MultiIndexRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MultiIndexRegressor:
         """Find the directions, and what predicts from them.
 
         Parameters
@@ -196,6 +208,8 @@ class MultiIndexRegressor(
             The features.
         y : array_like of shape (n,)
             The targets.
+        sample_weight : array_like of shape (n,), optional
+            How much each row counts, relative to the others. Equal rows count together.
 
         Returns
         -------
@@ -213,81 +227,107 @@ class MultiIndexRegressor(
             If the penalised loss of the network chosen was still falling, or the marginal
             likelihood of the Gaussian process rising.
         """
-        network = Network(
-            get_activation(self.activation),
-            check_positive_int(self.width, "width"),
-            check_positive_int(self.max_iter, "max_iter"),
+        network = settings.network_settings(
+            self.activation, self.width, self.max_iter, self.penalty, self.fit_intercept
         )
-        strengths = _check_strengths(self.strengths)
-        rng, n_folds = check_random_state(self.random_state), check_positive_int(self.cv, "cv", 2)
-        bias = bool(self.fit_intercept)
-        link = _check_link(self.link, bias)
-        if self.n_jobs == 0:
-            raise ValueError("n_jobs must not be 0; use None or 1 for one job, -1 for all cores.")
+        strengths = settings.check_strengths(self.strengths)
+        rng, cv = check_random_state(self.random_state), settings.check_folds(self.cv)
+        max_rounds = check_positive_int(self.max_rounds, "max_rounds")
+        link = settings.check_link(self.link, network.bias)
+        n_jobs, device = settings.check_jobs(self.n_jobs), settings.check_device(self.device)
         X, y = _without_graph(X), _without_graph(y)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        wanted = _check_n_directions(self.n_directions, X.shape[1])
-        y, everything = y.astype(np.float64), np.arange(len(y))
+        wanted = settings.check_n_directions(self.n_directions, X.shape[1])
+        y = y.astype(np.float64)
         check_range(X, "X")
         check_range(y, "y")
+        weight = settings.check_weights(_without_graph(sample_weight), len(y))
 
-        folds = KFold(min(n_folds, len(y)), shuffle=True, random_state=int(rng.integers(2**31)))
-        splits = [*folds.split(X), (everything, everything[:0])]
-        learners = [Learner(X, y, rows, held_out, bias) for rows, held_out in splits]
-        whole, smooth = learners[-1], None
-        if link != "network" and bool(whole.target.any()) and bool(whole.inputs.any()):
-            smooth = SmoothLink.fit(whole.inputs, whole.target, whole.basis, wanted, rng)
-            values, vectors = smooth.gradients(whole.inputs)
+        rows, robust = Rows.of(X, y, weight), None
+        counted = rows.position >= 0
+        if link == "gaussian_process":
+            robust = fit_robustly(rows, wanted, network, rng, max_rounds=max_rounds, device=device)
+        if robust:
+            rows = rows.without(robust.outliers)
+            data = robust.data
+            values, vectors = robust.link.gradients(data)
             found = vectors[:, : wanted or _count(values)]
+        else:
+            data = TrainingData.of(rows, bias=network.bias, device=device)
+        self.outliers_ = counted & (rows.position < 0)
+        weight = np.where(self.outliers_, 0.0, weight)
+        learners = []
+        for train, test in settings.folds(cv, rows, X, y, rng):
+            parts = [Rows.of(X[part], y[part], weight[part]) for part in (train, test)]
+            fold = TrainingData.of(parts[0], bias=network.bias, device=device)
+            learners.append(Learner(fold, network, parts[1]))
+        learners.append(whole := Learner(data, network))
+        if robust:
             for learner in learners:
-                learner.restrict(found, whole.standardise)
+                learner.restrict(found, data.standardise)
         rounds = eliminate(
             learners,
             strengths,
-            whole.basis.shape[1] if smooth else wanted or 1,
-            network,
+            whole.basis.shape[1] if robust else wanted or 1,
             rng,
-            n_jobs=self.n_jobs,
+            max_rounds=max_rounds,
+            n_jobs=n_jobs,
             verbose=self.verbose,
         )
-        chosen = rounds[-1] if wanted or smooth else choose(rounds)
-        self._keep_network(whole, chosen, network.activation)
-        self.candidates_ = smooth.candidates if smooth else pd.DataFrame()
-        if smooth is None:
-            values, vectors = whole.gradients(chosen.fit, network.activation)
+        chosen = rounds[-1] if wanted or robust else choose(rounds)
+        self._keep_network(whole, chosen)
+        if not robust:
+            values, vectors = whole.gradients(chosen.fit)
         self._keep_directions(values, vectors, chosen.n_directions if wanted else _count(values))
-        self._network_error = chosen.error
-        self._smooth, self.link_ = smooth, "gaussian_process" if smooth else "network"
+        smooth = robust.link.to("cpu") if robust else None
+        self.predictor_ = Predictor(self.network_, data.standardise, smooth, chosen.error)
+        self.loadings_ = self.predictor_.loadings(self.directions_)
+        self.link_ = "gaussian_process" if robust else "network"
+        self.candidates_ = robust.link.candidates if robust else pd.DataFrame()
         self.path_ = pd.concat([entry.table() for entry in rounds], ignore_index=True)
-        if smooth and not smooth.converged:
+        self._warn(chosen)
+        return self
+
+    def _warn(self, chosen: Round) -> None:
+        """Say what the user should know of the fit."""
+        if self.outliers_.any():
+            warnings.warn(
+                f"{self.outliers_.sum()} of {len(self.outliers_)} targets are so far from what the "
+                "other rows predict that they were left out; outliers_ tells which. With "
+                "link='network' all count.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if self.predictor_.link and not self.predictor_.link.converged:
             warnings.warn(
                 "The marginal likelihood of the Gaussian process was still rising; predictions "
                 "may be a little worse than they could be.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         if not chosen.fit.settled:
             warnings.warn(
                 "The penalised loss was still falling after max_iter iterations; raise max_iter "
                 f"above {self.max_iter} for a better fit.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self
 
-    def _keep_network(self, learner: Learner, chosen: Round, activation: Homogeneous) -> None:
+    def _keep_network(self, learner: Learner, chosen: Round) -> None:
         """Set the attributes that describe the network chosen."""
-        fit, standardise = chosen.fit, learner.standardise
+        fit, (network, data) = chosen.fit, (learner.network, learner.data)
         learner.basis = chosen.basis
-        self.mean_, self.inverse_scale_ = standardise.mean, standardise.inverse_scale
-        self.intercept_ = standardise.intercept
+        self.mean_, self.inverse_scale_ = data.standardise.mean, data.standardise.inverse_scale
+        self.intercept_ = data.standardise.intercept
         self.strength_, self.n_iter_ = fit.strength, fit.iterations
-        self.network_ = TwoLayerNet(fit.weights, fit.coefficients, activation)
-        inputs = with_bias(learner.inputs, learner.bias)
-        self.flatness_ = measure(self.network_, inputs, learner.target)
+        net = TwoLayerNet(fit.weights, fit.coefficients, network.activation)
+        degree = network.activation.degree
+        self.flatness_ = measure(net, *data.weighted(data.inputs, network.bias, degree))
+        self.network_ = net.cpu()
 
     def _keep_directions(self, values: torch.Tensor, vectors: torch.Tensor, k: int) -> None:
         """Set the attributes that describe the leading eigenvectors."""
+        values, vectors = values.cpu(), vectors.cpu()
         shares = (values / (float(values.sum()) or 1.0)).numpy()
         self.feature_importances_ = np.square(vectors.numpy()) @ shares
         directions = vectors[:, :k].T.numpy() * self.inverse_scale_
@@ -326,19 +366,15 @@ class MultiIndexRegressor(
         """
         check_is_fitted(self)
         X = validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
-        inputs = torch.from_numpy((X - self.mean_) * self.inverse_scale_)
-        bias = self.network_.n_features > self.n_features_in_
-        outputs = evaluate(self.network_, inputs, bias)
-        if self._smooth is not None:
-            outputs, deviation = self._smooth(inputs, outputs, self._network_error)
-            if return_std:
-                return self.intercept_ + outputs.numpy(), deviation.numpy()
-        elif return_std:
+        mean, deviation = self.predictor_(X)
+        if not return_std:
+            return mean
+        if deviation is None:
             raise ValueError(
                 "return_std needs a Gaussian process, but a network predicts here; "
                 "fit with link='gaussian_process' and a target that varies."
             )
-        return self.intercept_ + outputs.numpy()
+        return mean, deviation
 
     def transform(self, X: Any) -> np.ndarray:
         """Project on the directions.
@@ -371,37 +407,6 @@ def _without_graph(values: Any) -> Any:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
-def _check_strengths(strengths: Any) -> np.ndarray:
-    """Return the strengths in increasing order."""
-    if isinstance(strengths, str):
-        if strengths != "auto":
-            raise ValueError(f"strengths must be 'auto' or a sequence, not {strengths!r}.")
-        return _STRENGTHS
-    if not np.iterable(strengths) or not len(strengths := list(strengths)):
-        raise ValueError("strengths must be 'auto' or a sequence of at least one number.")
-    return np.unique([check_positive_float(value, "Each of strengths") for value in strengths])
-
-
-def _check_link(link: Any, bias: bool) -> str:
-    """Return what is to predict."""
-    links = ("auto", "gaussian_process", "network")
-    if link not in links:
-        raise ValueError(f"link must be one of {', '.join(map(repr, links))}, not {link!r}.")
-    return ("gaussian_process" if bias else "network") if link == "auto" else link
-
-
 def _count(values: torch.Tensor) -> int:
     """Count the directions that are not negligible."""
     return int((values > _NEGLIGIBLE * values.sum()).sum())
-
-
-def _check_n_directions(n_directions: Any, d: int) -> int | None:
-    """Return the number of directions asked for, None for a choice from the data."""
-    if isinstance(n_directions, str):
-        if n_directions != "auto":
-            raise ValueError(f"n_directions must be 'auto' or an integer, not {n_directions!r}.")
-        return None
-    k = check_positive_int(n_directions, "n_directions")
-    if k > d:
-        raise ValueError(f"n_directions is {k}, but X has {d} features only; lower it.")
-    return k

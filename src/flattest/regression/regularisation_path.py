@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -16,9 +16,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flattest.activations import Homogeneous
+from flattest.flatness import measure
 from flattest.interpolators.objective import Objective, Point, Whitened
+from flattest.interpolators.parameter_norm import ParameterNorm
 from flattest.interpolators.penalised import adam_step
 from flattest.interpolators.second_order import Schedule, descend
+from flattest.networks import TwoLayerNet
+
+Penalty = Literal["reflected_flatness", "flatness", "weight_decay"]
+PENALTIES: tuple[str, ...] = get_args(Penalty)
 
 _START_SIZE = 0.1
 """Size of the first network's outputs: small, so that the data choose the directions."""
@@ -55,6 +61,7 @@ def regularisation_path(
     *,
     width: int,
     max_iter: int,
+    penalty: Penalty,
     rng: np.random.Generator,
 ) -> list[Fit]:
     r"""Fit one network per strength, each started from the one before.
@@ -63,8 +70,8 @@ def regularisation_path(
         \min_{a, W} \frac1n \sum_i (f(x_i) - y_i)^2 / s^2 + \lambda Q(a, W),
         \qquad s^2 = \frac1n \sum_i y_i^2,
 
-    where ``2 Q`` is the Gauss-Newton trace averaged over ``X`` and ``-X``, for inputs and targets
-    of unit size.
+    for inputs and targets of unit size. ``2 Q`` is the Gauss-Newton trace averaged over ``X`` and
+    ``-X``, or the Gauss-Newton trace, or ``Q`` is ``sum_j (||w_j||**2 + a_j**2)``.
 
     Parameters
     ----------
@@ -80,6 +87,8 @@ def regularisation_path(
         Neurons at the start; those that the penalty switches off are dropped.
     max_iter : int
         Iterations per strength.
+    penalty : {"reflected_flatness", "flatness", "weight_decay"}
+        What ``Q`` is.
     rng : numpy.random.Generator
         Draws the first network, and the batches of large data.
 
@@ -93,36 +102,47 @@ def regularisation_path(
         return [
             Fit(strength, *zero, flatness=0.0, iterations=0, settled=True) for strength in strengths
         ]
-    data = Whitened(X, y)
-    objective = Objective(data, activation, reflected=True)
-    return list(_follow(data, objective, strengths, width, max_iter, rng))
+    # A rotation and one change of units only, where lengths matter.
+    data = Whitened(X, y, isotropic=penalty != "weight_decay")
+    if penalty == "weight_decay":
+        objective: Objective = ParameterNorm(data, activation)
+    else:
+        objective = Objective(data, activation, reflected=penalty == "reflected_flatness")
+    points = _follow(data.target, objective, strengths, width, max_iter, rng)
+    fits = []
+    for strength, (point, steps, settled) in zip(strengths, points, strict=True):
+        weights, coefficients = data.restore(point.W, point.a, activation.degree)
+        net = TwoLayerNet(weights, coefficients, activation)
+        flatness = measure(net, X, y).reflected_orbit_minimum
+        fits.append(Fit(strength, weights, coefficients, flatness, steps, settled))
+    return fits
 
 
 def _follow(
-    data: Whitened,
+    target: Float[Tensor, " n"],
     objective: Objective,
     strengths: Sequence[float],
     width: int,
     max_iter: int,
     rng: np.random.Generator,
-) -> Iterator[Fit]:
-    p, second_order = objective.p, _suits_second_order(objective, width)
-    view = _rows(objective, data.target, rng)[0]
-    point = _start(view, width, rng)
+) -> Iterator[tuple[Point, int, bool]]:
+    """Yield, per strength, the network, the iterations, and whether it has settled."""
+    second_order = _suits_second_order(objective, width)
+    view = _rows(objective, target, rng)[0]
     if second_order:
-        point = _best_start(objective, data.target, strengths[0], width, max_iter, rng)
+        point = _best_start(objective, target, strengths[0], width, max_iter, rng)
+    else:
+        point = _start(view, width, rng)
     for k, strength in enumerate(strengths):
         if second_order:
-            point, steps, settled = _second_order(objective, data.target, point, strength, max_iter)
+            point, steps, settled = _second_order(objective, target, point, strength, max_iter)
         else:
             steps = max_iter if k else _FIRST_ROUND * max_iter
             rate = _WARM_RATE if k else _RATE
-            point, settled = _first_order(objective, data.target, point, strength, steps, rate, rng)
+            point, settled = _first_order(objective, target, point, strength, steps, rate, rng)
         alive = _alive(point)
         point = view.point(point.W[alive], point.a[alive])
-        weights, coefficients = data.restore(point.W, point.a, p)
-        flatness = view.orbit_minimum(point) * data.trace_unit(p)
-        yield Fit(strength, weights, coefficients, flatness, steps, settled)
+        yield point, steps, settled
 
 
 def _best_start(

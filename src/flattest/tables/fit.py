@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -27,6 +26,7 @@ from flattest.figures import (
     regularisation_path,
     save_figure,
 )
+from flattest.figures.displays import LinkDisplay
 from flattest.flatness import Flatness
 from flattest.output_folder import write_report
 from flattest.regression.regressor import MultiIndexRegressor
@@ -101,6 +101,8 @@ class TableFit:
         `MultiIndexRegressor.path_`.
     strength : float
         The strength of the penalty that was chosen.
+    links : LinkDisplay or None
+        The fitted link along each direction, with the training rows; None without directions.
     values : dict of str to (true, predicted)
         Target and predictions, ``"training"`` and ``"test"``.
     n_dropped : int
@@ -121,6 +123,7 @@ class TableFit:
     flatness: Flatness
     path: pd.DataFrame
     strength: float
+    links: LinkDisplay | None
     values: dict[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]
     n_dropped: int
     unused: tuple[str, ...]
@@ -185,6 +188,8 @@ class TableFit:
         if len(self.model.directions):
             composition = directions_composition(self.model.loadings, self.model.importances, names)
             save_figure(composition, folder / "directions")
+        if self.links is not None:
+            save_figure(self.links.figure_, folder / "links")
         predictions = predicted_against_true(self.values, self.model.encoding.target)
         save_figure(predictions, folder / "predictions")
         path = regularisation_path(self.path, self.strength, len(self.model.directions))
@@ -267,10 +272,10 @@ def fit_table(
         width=width, random_state=random_state, n_jobs=-1, verbose=verbose
     )
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.simplefilter("always", UserWarning)
         regressor.fit(X[train], y[train])
     seconds = time.perf_counter() - started
-    notes = [str(w.message) for w in caught if issubclass(w.category, ConvergenceWarning)]
+    notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
 
     baseline = make_pipeline(StandardScaler(), RidgeCV(_RIDGE_STRENGTHS)).fit(X[train], y[train])
     parts = {"train": train, "test": test}
@@ -283,6 +288,9 @@ def fit_table(
         flatness=regressor.flatness_,
         path=regressor.path_,
         strength=float(regressor.strength_),
+        links=LinkDisplay.from_estimator(regressor, X[train], y[train])
+        if regressor.n_directions_
+        else None,
         values={
             "training": (y[train], predicted["train"]),
             "test": (y[test], predicted["test"]),

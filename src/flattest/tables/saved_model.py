@@ -18,14 +18,15 @@ from torch import Tensor
 from flattest._version import __version__
 from flattest.activations import Homogeneous
 from flattest.flatness import Flatness, measure
-from flattest.networks import TwoLayerNet, append_bias_coordinate, write_safetensors
+from flattest.networks import TwoLayerNet, write_safetensors
+from flattest.regression.predictor import Predictor, check_stored
 from flattest.regression.regressor import MultiIndexRegressor
+from flattest.regression.training_data import with_bias
 from flattest.tables.encoding import Encoding
 
 MODEL_FILE = "model.safetensors"
 """The name of a model file in the folder of a fit."""
-_FORMAT = "flattest.SavedModel/1"
-_ROWS = 1 << 14  # predicted together, to bound the memory
+_FORMAT = "flattest.SavedModel/2"
 
 
 class SavedModelError(ValueError):
@@ -34,24 +35,14 @@ class SavedModelError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class SavedModel:
-    r"""A network on standardised features, and how to get there from a table.
-
-    The prediction for the features ``x`` of a row is
-
-    .. math:: \text{intercept} + f\big((x - \text{mean}) \cdot \text{inverse scale}\big),
-
-    with a bias coordinate 1 appended where the network has one input more.
+    """A regression on standardised features, and how to get there from a table.
 
     Parameters
     ----------
-    network : TwoLayerNet
-        The network ``f``.
+    predictor : Predictor
+        The network and, where there is one, the Gaussian process, with the standardisation.
     encoding : Encoding
         From the columns of a table to features.
-    mean, inverse_scale : ndarray of shape (d,)
-        The standardisation of the features.
-    intercept : float
-        What is added to the network's output.
     directions : ndarray of shape (k, d)
         The directions found, for the features as they are.
     importances : ndarray of shape (k,)
@@ -74,11 +65,8 @@ class SavedModel:
     True
     """
 
-    network: TwoLayerNet
+    predictor: Predictor
     encoding: Encoding
-    mean: Float[np.ndarray, " d"]
-    inverse_scale: Float[np.ndarray, " d"]
-    intercept: float
     directions: Float[np.ndarray, "k d"]
     importances: Float[np.ndarray, " k"]
     fitted_with: str = field(default=__version__)
@@ -100,11 +88,8 @@ class SavedModel:
             Predicts the same.
         """
         return cls(
-            network=regressor.network_,
+            predictor=regressor.predictor_,
             encoding=encoding,
-            mean=regressor.mean_,
-            inverse_scale=regressor.inverse_scale_,
-            intercept=float(regressor.intercept_),
             directions=regressor.directions_,
             importances=regressor.direction_importances_,
         )
@@ -115,12 +100,7 @@ class SavedModel:
 
         Unlike `directions` they do not depend on the units that the features come in.
         """
-        spread = np.divide(
-            1.0, self.inverse_scale, out=np.zeros_like(self.mean), where=self.inverse_scale > 0
-        )
-        scaled = self.directions * spread
-        norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-        return np.divide(scaled, norms, out=np.zeros_like(scaled), where=norms > 0)
+        return self.predictor.loadings(self.directions)
 
     def inputs(self, frame: pd.DataFrame) -> Float[Tensor, "n h"]:
         """Return the inputs of the network for the rows of a table.
@@ -140,12 +120,10 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        standardised = (self.encoding.features(frame) - self.mean) * self.inverse_scale
-        inputs = torch.from_numpy(standardised)
-        biased = self.network.n_features > len(self.mean)
-        return append_bias_coordinate(inputs) if biased else inputs
+        network, standardise = self.predictor.network, self.predictor.standardise
+        inputs = torch.from_numpy(standardise(self.encoding.features(frame)))
+        return with_bias(inputs, network.n_features > inputs.shape[1])
 
-    @torch.no_grad()
     def predict(self, frame: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """Predict the target for the rows of a table.
 
@@ -164,8 +142,7 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        blocks = self.inputs(frame).split(_ROWS)
-        return self.intercept + torch.cat([self.network(block) for block in blocks]).numpy()
+        return self.predictor(self.encoding.features(frame))[0]
 
     def measure(self, frame: pd.DataFrame) -> Flatness:
         """Measure the flatness of the network on a table, on standardised features.
@@ -185,8 +162,8 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        target = self.encoding.target_values(frame) - self.intercept
-        return measure(self.network, self.inputs(frame), torch.from_numpy(target))
+        target = self.encoding.target_values(frame) - self.predictor.standardise.intercept
+        return measure(self.predictor.network, self.inputs(frame), torch.from_numpy(target))
 
     def with_target(self, target: str | None) -> SavedModel:
         """Return the same model with its target in another column of the table.
@@ -217,18 +194,14 @@ class SavedModel:
         OSError
             If the file cannot be written.
         """
-        tensors = {
-            "weights": self.network.weights.detach().contiguous(),
-            "coefficients": self.network.coefficients.detach().contiguous(),
-            "mean": torch.from_numpy(np.ascontiguousarray(self.mean)),
-            "inverse_scale": torch.from_numpy(np.ascontiguousarray(self.inverse_scale)),
-            "intercept": torch.tensor([self.intercept], dtype=torch.float64),
+        tensors = self.predictor.tensors() | {
             "directions": torch.from_numpy(np.ascontiguousarray(self.directions)),
             "importances": torch.from_numpy(np.ascontiguousarray(self.importances)),
         }
         metadata = {
             "format": _FORMAT,
-            "activation": json.dumps(self.network.activation.to_dict()),
+            "activation": json.dumps(self.predictor.network.activation.to_dict()),
+            "kernel": json.dumps(self.predictor.kernel()),
             "encoding": json.dumps(self.encoding.to_dict()),
             "flattest_version": self.fitted_with,
         }
@@ -280,25 +253,18 @@ class SavedModel:
         shape = Homogeneous.from_dict(json.loads(metadata["activation"]))
         encoding = Encoding.from_dict(json.loads(metadata["encoding"]))
         network = TwoLayerNet(tensor("weights"), tensor("coefficients"), shape)
-        names = ("mean", "inverse_scale", "intercept", "directions", "importances")
-        tensors = {name: tensor(name) for name in names}
-        d, k = len(encoding.feature_names), len(tensors["directions"])
-        shapes = ((d,), (d,), (1,), (k, d), (k,))
-        for name, dimensions in zip(names, shapes, strict=True):
-            if tuple(tensors[name].shape) != dimensions or tensors[name].dtype != torch.float64:
-                raise ValueError(f"{name} does not have shape {dimensions} in float64")
-            if not tensors[name].isfinite().all():
-                raise ValueError(f"{name} contains NaN or infinity")
-        if network.n_features not in (d, d + 1):
-            raise ValueError(f"the network has {network.n_features} inputs for {d} features")
+        predictor = Predictor.of(network, json.loads(metadata["kernel"]), tensor)
+        d, fitted = len(encoding.feature_names), len(predictor.standardise.mean)
+        if fitted != d:
+            raise ValueError(f"it was fitted to {fitted} features, but encodes {d}")
+        directions, importances = tensor("directions"), tensor("importances")
+        check_stored("directions", directions, (len(directions), d))
+        check_stored("importances", importances, (len(directions),))
         return cls(
-            network=network,
+            predictor=predictor,
             encoding=encoding,
-            mean=tensors["mean"].numpy(),
-            inverse_scale=tensors["inverse_scale"].numpy(),
-            intercept=float(tensors["intercept"]),
-            directions=tensors["directions"].numpy(),
-            importances=tensors["importances"].numpy(),
+            directions=directions.numpy(),
+            importances=importances.numpy(),
             fitted_with=metadata["flattest_version"],
         )
 

@@ -1,0 +1,82 @@
+"""Compare the regressor with its peers on published tasks, a grid of links, and real tables.
+
+Run ``python benchmarks/regressor.py`` with flattest[peers] installed. Finished fits are kept in a
+store beside the results, so that an interrupted run goes on where it stopped; peers are fitted
+once, the regressor again whenever its code changes. Writes ``benchmarks/results/regressor.json``;
+the tables and the figure of it are made by ``benchmarks/regressor_summary.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import regressor_tasks as tasks
+from environment import RESULTS, write
+from regressor_peers import PEERS
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flattest.sweeps import Store, Summary, Trial, TrialFunction, run, trial_function, workers
+
+OURS = "MultiIndexRegressor"
+_FILE = Path(__file__).with_name("regressor_trials.py")
+_PACKAGES = ("scikit-learn", "lightgbm", "xrfm", "numpy", "scipy")
+
+
+def peer_function() -> TrialFunction:
+    """Return the trial of a peer: results hold for its version, whatever flattest's is."""
+    code = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return trial_function(f"{_FILE}:trial", code=code)
+
+
+def trials(learners: list[str], kinds: list[str]) -> Iterator[Trial]:
+    """Yield the trials, all learners of one task after each other."""
+    peers, ours = peer_function(), trial_function(f"{_FILE}:our_trial")
+    for seed in range(max(len(tasks.seeds(kind)) for kind in kinds)):
+        for settings in tasks.settings():
+            if settings["kind"] in kinds and seed in tasks.seeds(str(settings["kind"])):
+                for learner in learners:
+                    function = ours if learner == OURS else peers
+                    yield Trial(function, function.complete({"learner": learner, **settings}), seed)
+
+
+def records(wanted: list[Trial], store: Store) -> list[dict[str, Any]]:
+    """Return one flat record per trial; a failed one has its error."""
+    found = {result.key: result for result in store.results()}
+    return [
+        {**trial.settings, "seed": trial.seed, **(result.record or {"error": result.error})}
+        for trial in wanted
+        if (result := found.get(trial.key))
+    ]
+
+
+def main() -> None:
+    known = [*PEERS, OURS]
+    kinds = list(dict.fromkeys(str(settings["kind"]) for settings in tasks.settings()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--learner", choices=known, action="append", help="all by default")
+    parser.add_argument("--kind", choices=kinds, action="append", help="all by default")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--store", type=Path, default=RESULTS / "regressor.sqlite")
+    parser.add_argument("--out", type=Path, default=RESULTS / "regressor.json")
+    options = parser.parse_args()
+    wanted = list(trials(options.learner or known, options.kind or kinds))
+    columns = MofNCompleteColumn(), TextColumn("fits, time left"), TimeRemainingColumn()
+    with Store(options.store) as store, Progress(*columns) as bar:
+        task = bar.add_task("", total=len(wanted))
+
+        def show(summary: Summary) -> None:
+            bar.update(task, completed=summary.finished)
+
+        pool = workers("processes", options.workers)
+        summary = run(iter(wanted), store, pool, progress=show, time_limit=900, retry_failed=True)
+        if summary.interrupted:
+            raise SystemExit("Interrupted; run it again to go on.")
+        write(options.out, records(wanted, store))
+
+
+if __name__ == "__main__":
+    main()

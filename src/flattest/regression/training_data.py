@@ -1,0 +1,135 @@
+"""Training data of a regression: distinct rows, how much each counts, and standard units."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flattest.networks import append_bias_coordinate
+
+
+class Rows(NamedTuple):
+    """Distinct rows in sorted order: neither the order of the data nor repetitions matter.
+
+    A repeated row counts like one row of as much weight, and weights count relative to each other.
+    """
+
+    X: Float[np.ndarray, "n d"]
+    y: Float[np.ndarray, " n"]
+    weight: Float[np.ndarray, " n"]
+    """Of mean 1."""
+    position: np.ndarray
+    """For each row given the distinct row it is equal to; -1 where its weight is 0."""
+
+    @classmethod
+    def of(cls, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Rows:
+        """Sort and merge."""
+        counted = np.flatnonzero(weight > 0)
+        table = np.column_stack([X, y])[counted]
+        order = np.lexsort(table.T)
+        table = table[order]
+        new = np.append(True, (table[1:] != table[:-1]).any(axis=1))
+        position = np.cumsum(new) - 1
+        total = np.bincount(position, weight[counted[order]])
+        index = np.full(len(X), -1)
+        index[counted[order]] = position
+        distinct = table[new]
+        X, y = np.ascontiguousarray(distinct[:, :-1]), distinct[:, -1].copy()
+        return cls(X, y, total / total.mean(), index)
+
+    def without(self, left_out: np.ndarray) -> Rows:
+        """Leave some of the distinct rows out."""
+        if not left_out.any():
+            return self
+        kept = ~left_out
+        index = np.where(kept, np.cumsum(kept) - 1, -1)
+        weight = self.weight[kept]
+        index = np.where(self.position < 0, -1, index[self.position])
+        return Rows(self.X[kept], self.y[kept], weight / weight.mean(), index)
+
+
+class Standardisation(NamedTuple):
+    """Centred inputs of unit variance and centred targets; constant columns become zero."""
+
+    mean: np.ndarray
+    inverse_scale: np.ndarray
+    intercept: float
+
+    @classmethod
+    def of(cls, rows: Rows, *, centred: bool) -> Standardisation:
+        """Measure the training data."""
+        X, y, weight = rows.X, rows.y, rows.weight
+        mean = np.average(X, axis=0, weights=weight) if centred else np.zeros(X.shape[1])
+        size = np.abs(X - mean).max(axis=0)
+        # Rounding leaves something of a constant column; dividing by it would blow it up.
+        varies = size > 1e-13 * np.abs(X).max(axis=0)
+        unit = np.where(varies, size, 1.0)
+        rms = np.sqrt(np.average(np.square((X - mean) / unit), axis=0, weights=weight))
+        inverse = np.divide(1 / unit, rms, out=np.zeros_like(unit), where=varies)
+        return cls(mean, inverse, float(np.average(y, weights=weight)) if centred else 0.0)
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """Return the inputs in standard units."""
+        return (X - self.mean) * self.inverse_scale
+
+
+class TrainingData(NamedTuple):
+    """The rows in standard units, as tensors, and a basis of the features' span."""
+
+    standardise: Standardisation
+    inputs: Float[Tensor, "n d"]
+    target: Float[Tensor, " n"]
+    weight: Float[Tensor, " n"]
+    basis: Float[Tensor, "d r"]
+
+    @classmethod
+    def of(cls, rows: Rows, *, bias: bool, device: torch.device) -> TrainingData:
+        """Standardise; centred where there is a bias."""
+        standardise = Standardisation.of(rows, centred=bias)
+        inputs, target, weight = (
+            torch.from_numpy(values).to(device)
+            for values in (standardise(rows.X), rows.y - standardise.intercept, rows.weight)
+        )
+        _, S, Vh = torch.linalg.svd(inputs, full_matrices=False)
+        rank = int((S > S[0] * max(inputs.shape) * torch.finfo(S.dtype).eps).sum())
+        # Where no feature depends on others, the features themselves.
+        axes = torch.eye(inputs.shape[1]).to(inputs)[:, standardise.inverse_scale > 0]
+        basis = axes if 0 < rank == axes.shape[1] else Vh[: max(rank, 1)].T
+        return cls(standardise, inputs, target, weight, basis)
+
+    def some(self, rows: Tensor) -> TrainingData:
+        """Take some of the rows, in the same units."""
+        return self._replace(
+            inputs=self.inputs[rows], target=self.target[rows], weight=self.weight[rows]
+        )
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether the basis consists of the features themselves."""
+        return bool((self.basis != 0).sum(0).max() <= 1)
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to learn."""
+        return bool(self.target.any()) and bool(self.inputs.any())
+
+    def weighted(
+        self, inputs: Float[Tensor, "n h"], bias: bool, degree: float
+    ) -> tuple[Float[Tensor, "n h1"], Float[Tensor, " n"]]:
+        """Return inputs and targets on which a network's loss and flatness are the weighted ones.
+
+        A homogeneous network of degree ``p`` has ``f(c x) = c^p f(x)``, and the squared norm of its
+        gradient in the parameters grows by ``c^2p``: ``w^(1/2p) x`` with the target ``w^(1/2) y``
+        counts ``w`` times.
+        """
+        factor = self.weight.pow(1 / (2 * degree))[:, None]
+        return with_bias(inputs, bias) * factor, self.target * self.weight.sqrt()
+
+
+def with_bias(inputs: Float[Tensor, "n d"], bias: bool) -> Float[Tensor, "n d1"]:
+    """Append the bias coordinate, if there is one."""
+    return append_bias_coordinate(inputs) if bias else inputs
