@@ -1,6 +1,6 @@
 # Everything runs in .venv, which each target fills with what it needs and no more:
-# `demo` and `bench` take the run-time dependencies, `reproduce` adds what the claims compare with,
-# the rest the developer tools.
+# `demo` and `bench` take the run-time dependencies, `reproduce` and `bench-regressor` add what they
+# compare with, the rest the developer tools.
 # To start afresh: rm -rf .venv
 
 PYTHON ?= python3
@@ -10,6 +10,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.installed-runtime
 STUDY   := $(VENV)/.installed-study
+PEERS   := $(VENV)/.installed-peers
 DEV     := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -25,7 +26,7 @@ TYPED  := --jaxtyping-packages=flattest,beartype.beartype
 UNTYPED_TESTS := tests/test_bad_input.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test slow lint bench clean
+.PHONY: help demo reproduce test slow lint bench bench-regressor clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
@@ -34,6 +35,7 @@ help:
 	@echo "make slow       the tests marked slow"
 	@echo "make lint       ruff and mypy only"
 	@echo "make bench      the benchmarks, on all cores"
+	@echo "make bench-regressor  the regressor beside its peers, an hour on two cores"
 	@echo "make clean      remove caches and build products (keeps .venv)"
 
 $(BIN)/python:
@@ -47,6 +49,11 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 $(STUDY): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing flattest and what the claims compare it with into $(VENV) (about a minute) ..."
 	@$(INSTALL) -e '.[benchmarks]'
+	@touch $(RUNTIME) $@
+
+$(PEERS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing flattest and the regressor's peers into $(VENV) (about a minute) ..."
+	@$(INSTALL) -e '.[peers]'
 	@touch $(RUNTIME) $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
@@ -77,6 +84,10 @@ bench: $(RUNTIME)
 	@set -e; for script in $(sort $(wildcard benchmarks/bench_*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script; done
 	$(BIN)/python benchmarks/quote.py
+
+bench-regressor: $(PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/regressor.py
+	$(BIN)/python benchmarks/regressor_summary.py
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

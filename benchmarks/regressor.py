@@ -2,13 +2,15 @@
 
 Run ``python benchmarks/regressor.py`` with flattest[peers] installed. Finished fits are kept in a
 store beside the results, so that an interrupted run goes on where it stopped; peers are fitted
-once, the regressor again whenever its code changes. Writes ``benchmarks/results/regressor.json``;
-the tables and the figure of it are made by ``benchmarks/regressor_summary.py``.
+once, the regressor again whenever its code changes. Writes ``benchmarks/results/regressor.json``,
+where records of other learners and tasks than those run now are kept; the tables and the figure of
+it are made by ``benchmarks/regressor_summary.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -43,13 +45,11 @@ def trials(learners: list[str], kinds: list[str]) -> Iterator[Trial]:
                     yield Trial(function, function.complete({"learner": learner, **settings}), seed)
 
 
-def records(wanted: list[Trial], store: Store) -> list[dict[str, Any]]:
+def records(wanted: list[Trial], store: Store, any_code: bool) -> list[dict[str, Any]]:
     """Return one flat record per trial; a failed one has its error."""
-    found = {result.key: result for result in store.results()}
     return [
-        {**trial.settings, "seed": trial.seed, **(result.record or {"error": result.error})}
-        for trial in wanted
-        if (result := found.get(trial.key))
+        {**result.settings, "seed": result.seed, **(result.record or {"error": result.error})}
+        for result in store.results(wanted, any_code=any_code)
     ]
 
 
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--learner", choices=known, action="append", help="all by default")
     parser.add_argument("--kind", choices=kinds, action="append", help="all by default")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--any-code", action="store_true", help="take what older code has left")
     parser.add_argument("--store", type=Path, default=RESULTS / "regressor.sqlite")
     parser.add_argument("--out", type=Path, default=RESULTS / "regressor.json")
     options = parser.parse_args()
@@ -72,10 +73,20 @@ def main() -> None:
             bar.update(task, completed=summary.finished)
 
         pool = workers("processes", options.workers)
-        summary = run(iter(wanted), store, pool, progress=show, time_limit=900, retry_failed=True)
+        choices = {"any_code": options.any_code, "retry_failed": True, "time_limit": 900}
+        summary = run(iter(wanted), store, pool, progress=show, **choices)
         if summary.interrupted:
             raise SystemExit("Interrupted; run it again to go on.")
-        write(options.out, records(wanted, store))
+        found = records(wanted, store, options.any_code)
+    known_before = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    done = {_place(record) for record in found}
+    kept = [record for record in known_before.get("results", ()) if _place(record) not in done]
+    write(options.out, kept + found)
+
+
+def _place(record: dict[str, Any]) -> tuple[Any, ...]:
+    """Tell what a record is of."""
+    return tuple(record[name] for name in ("learner", "kind", "name", "d", "n", "seed"))
 
 
 if __name__ == "__main__":

@@ -641,6 +641,9 @@ REGRESSOR = options(
     ],
     cv=[(1, ValueError, "at least 2"), *NOT_A_COUNT[1:5], (None, TypeError, "cv")],
     max_iter=[*NOT_A_COUNT, (None, TypeError, "max_iter")],
+    max_rounds=[*NOT_A_COUNT, (None, TypeError, "max_rounds")],
+    penalty=[("ridge", ValueError, "penalty"), (None, ValueError, "penalty")],
+    device=[("abacus", ValueError, "device"), (1.5, ValueError, "device")],
     random_state=NOT_A_SEED,
 )
 

