@@ -155,8 +155,8 @@ class SavedModel:
         Returns
         -------
         Flatness
-            The measurements; its `loss` is the network's own mean squared error, in the units of the
-            target.
+            The measurements; its `loss` is the network's own mean squared error, in the units of
+            the target.
 
         Raises
         ------
