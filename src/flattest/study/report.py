@@ -122,15 +122,19 @@ def exact(number: float | int) -> Markup:
     Examples
     --------
     >>> from flattest.study.report import exact
-    >>> [str(exact(number)) for number in (6.0, 0.25, 1e-8, 2.5e-9)]
-    ['6', '0.25', '10<sup>−8</sup>', '2.5 × 10<sup>−9</sup>']
+    >>> [str(exact(number)) for number in (6.0, 0.25, 2 / 3, 1e-8, 2.5e-9)]
+    ['6', '0.25', '0.667', '10<sup>−8</sup>', '2.5 × 10<sup>−9</sup>']
     """
     if not 1e-3 <= abs(number) < 1e6 and math.isfinite(number) and number != 0:
         mantissa, exponent = f"{number:e}".split("e")
         mantissa = mantissa.rstrip("0").rstrip(".")
         power = _power(int(exponent))
         return power if mantissa == "1" else _signed(f"{mantissa} × ") + power
-    return _signed(f"{number:,.10g}") if math.isfinite(number) else estimate(number)
+    if not math.isfinite(number):
+        return estimate(number)
+    text = f"{number:,.10g}"
+    # A fraction that has no end is no choice of digits.
+    return _signed(text if len(text) < 11 else f"{number:.3g}")
 
 
 def powers(text: str) -> Markup:
