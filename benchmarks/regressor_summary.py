@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from environment import RESULTS
 from regressor import OURS
+from regressor_tasks import FEATURES, LINKS, RATIOS
 from scipy import stats
 
 from flattest.figures import GREY, colour, marker, new_figure, save_figure
@@ -170,6 +171,7 @@ def grid_section(cells: pd.DataFrame) -> list[str]:
         "",
         "Sums of three functions of orthonormal directions (`products`: of pairs), Gaussian "
         "inputs, noise 0.1, 1 − R² on noise-free fresh points, means of the seeds. "
+        f"Measured so far: {len(cells)} of {len(LINKS) * len(FEATURES) * len(RATIOS)} cells. "
         f"Best or within 2 % of the best peer's error in {len(cells) - len(lost)} of {len(cells)} "
         f"cells; the error is {cells['ratio'].median():.3f} times the best peer's in the median "
         "cell. Lost:",
