@@ -392,6 +392,9 @@ def test_splits_can_be_given():
     X, y = _planted(n=60)
     for cv in (KFold(4), [(np.arange(40), np.arange(40, 60))]):
         assert _quick(cv=cv).fit(X, y).score(X, y) > 0.9
+    # Splits that do not count are passed over.
+    weight = np.repeat([1.0, 0.0], [40, 20])
+    assert _quick(cv=KFold(3)).fit(X, y, weight).score(X[:40], y[:40]) > 0.9
 
 
 def test_threads_are_given_back():

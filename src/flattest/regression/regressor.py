@@ -258,6 +258,8 @@ class MultiIndexRegressor(
         weight = np.where(self.outliers_, 0.0, weight)
         learners = []
         for train, test in settings.folds(cv, rows, X, y, rng):
+            if not (weight[train].any() and weight[test].any()):
+                continue  # a split whose rows do not count
             parts = [Rows.of(X[part], y[part], weight[part]) for part in (train, test)]
             fold = TrainingData.of(parts[0], bias=network.bias, device=device)
             learners.append(Learner(fold, network, parts[1]))
