@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,38 +26,42 @@ class Settings:
 
 
 def trial(settings: Settings, seed: int) -> dict[str, Any]:
-    """Fit a learner and score it on fresh data."""
-    torch.set_num_threads(1)
-    data = task(settings.kind, settings.name, settings.d, settings.n, seed)
-    started = time.perf_counter()
-    model = fit_peer(settings.learner, data.X, data.y)
-    return _score(model, data, time.perf_counter() - started)
+    """Fit a peer and score it on fresh data."""
+    return _score(settings, seed, lambda X, y: fit_peer(settings.learner, X, y))[0]
 
 
 def our_trial(settings: Settings, seed: int) -> dict[str, Any]:
     """Do the same with the regressor at its defaults."""
     from flattest import MultiIndexRegressor
 
-    torch.set_num_threads(1)
-    data = task(settings.kind, settings.name, settings.d, settings.n, seed)
-    started = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = MultiIndexRegressor(random_state=seed).fit(data.X, data.y)
-    record = _score(model, data, time.perf_counter() - started)
+    def fit(X: np.ndarray, y: np.ndarray) -> MultiIndexRegressor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return MultiIndexRegressor(random_state=seed).fit(X, y)
+
+    record, model, data = _score(settings, seed, fit)
     record["n_directions"] = model.n_directions_
     if data.directions is not None:
         record["subspace"] = subspace_score(data.directions, model.directions_)
     return record
 
 
-def _score(model: Any, data: Task, seconds: float) -> dict[str, Any]:
+def _score(
+    settings: Settings, seed: int, fit: Callable[[np.ndarray, np.ndarray], Any]
+) -> tuple[dict[str, Any], Any, Task]:
+    """Time a fit in one thread, and test it."""
+    torch.set_num_threads(1)
+    data = task(settings.kind, settings.name, settings.d, settings.n, seed)
+    started = time.perf_counter()
+    model = fit(data.X, data.y)
+    seconds = time.perf_counter() - started
     squares = np.square(model.predict(data.X_test) - data.y_test).mean()
-    return {
+    record = {
         "mse": float(squares),
         "r2": float(1 - squares / data.y_test.var()),
         "seconds": seconds,
     }
+    return record, model, data
 
 
 def subspace_score(true: np.ndarray, found: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,32 @@ from sklearn.utils.validation import check_is_fitted
 from flattest.figures.regression import directions_composition, links, regularisation_path
 from flattest.regression import MultiIndexRegressor
 
+_AnyDisplay = TypeVar("_AnyDisplay", bound="_Display")
 
-class DirectionsDisplay:
+
+class _Display:
+    """What the displays share: a figure, kept as scikit-learn's displays keep theirs."""
+
+    figure_: Figure
+    axes_: np.ndarray
+
+    def plot(self: _AnyDisplay) -> _AnyDisplay:
+        """Draw the figure.
+
+        Returns
+        -------
+        _Display
+            This display, with `figure_` and `axes_`.
+        """
+        self.figure_ = self._draw()
+        self.axes_ = np.array(self.figure_.axes)
+        return self
+
+    def _draw(self) -> Figure:
+        raise NotImplementedError
+
+
+class DirectionsDisplay(_Display):
     """Which features make up each direction.
 
     Parameters
@@ -45,9 +69,6 @@ class DirectionsDisplay:
     >>> display.loadings.shape
     (1, 3)
     """
-
-    figure_: Figure
-    axes_: np.ndarray
 
     def __init__(
         self,
@@ -91,20 +112,11 @@ class DirectionsDisplay:
             raise ValueError("The fitted function is constant: it has no direction to show.")
         return cls(estimator.loadings_, estimator.direction_importances_, names).plot()
 
-    def plot(self) -> DirectionsDisplay:
-        """Draw the figure.
-
-        Returns
-        -------
-        DirectionsDisplay
-            This display.
-        """
-        return _keep(
-            self, directions_composition(self.loadings, self.importances, self.feature_names)
-        )
+    def _draw(self) -> Figure:
+        return directions_composition(self.loadings, self.importances, self.feature_names)
 
 
-class LinkDisplay:
+class LinkDisplay(_Display):
     """The fitted link along each direction, with the data and a band.
 
     Along one direction the projections on the others are held at their means over the data.
@@ -139,8 +151,6 @@ class LinkDisplay:
     'direction 1'
     """
 
-    figure_: Figure
-    axes_: np.ndarray
     _POINTS = 200
 
     def __init__(
@@ -185,35 +195,23 @@ class LinkDisplay:
             )
         if not k:
             raise ValueError("The fitted function is constant: it has no direction to show.")
-        directions, centre = estimator.directions_, projections.mean(axis=0)
-        curves = []
-        for index in range(k):
-            z = projections[:, index]
+        # The shortest inputs with given projections, in standard units about the training mean.
+        units = estimator.predictor_.standardise
+        back = units.scale[:, None] * np.linalg.pinv(estimator.directions_ * units.scale)
+        centre, curves = projections.mean(axis=0), []
+        for index, z in enumerate(projections.T):
             at = np.linspace(float(z.min()), float(z.max()), cls._POINTS)
             wanted = np.tile(centre, (cls._POINTS, 1))
             wanted[:, index] = at
-            # The shortest inputs with these projections, about the training mean.
-            inputs = (
-                estimator.mean_
-                + np.linalg.lstsq(
-                    directions, (wanted - estimator.mean_ @ directions.T).T, rcond=None
-                )[0].T
-            )
+            inputs = units.mean + (wanted - estimator.directions_ @ units.mean) @ back.T
             curves.append((at, *estimator.predictor_(inputs)))
         return cls(projections, target, curves, estimator.direction_importances_).plot()
 
-    def plot(self) -> LinkDisplay:
-        """Draw the figure.
-
-        Returns
-        -------
-        LinkDisplay
-            This display.
-        """
-        return _keep(self, links(self.projections, self.target, self.curves, self.importances))
+    def _draw(self) -> Figure:
+        return links(self.projections, self.target, self.curves, self.importances)
 
 
-class PathDisplay:
+class PathDisplay(_Display):
     """Cross-validation error and flatness along the regularisation path.
 
     Parameters
@@ -242,9 +240,6 @@ class PathDisplay:
     ['mean squared error', 'orbit minimum (reflected)']
     """
 
-    figure_: Figure
-    axes_: np.ndarray
-
     def __init__(self, path: pd.DataFrame, strength: float, n_directions: int) -> None:
         self.path, self.strength, self.n_directions = path, strength, n_directions
 
@@ -265,18 +260,5 @@ class PathDisplay:
         check_is_fitted(estimator)
         return cls(estimator.path_, estimator.strength_, estimator.n_directions_).plot()
 
-    def plot(self) -> PathDisplay:
-        """Draw the figure.
-
-        Returns
-        -------
-        PathDisplay
-            This display.
-        """
-        return _keep(self, regularisation_path(self.path, self.strength, self.n_directions))
-
-
-def _keep(display: Any, figure: Figure) -> Any:
-    """Set the attributes that scikit-learn's displays have."""
-    display.figure_, display.axes_ = figure, np.array(figure.axes)
-    return display
+    def _draw(self) -> Figure:
+        return regularisation_path(self.path, self.strength, self.n_directions)

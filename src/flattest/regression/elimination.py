@@ -6,6 +6,7 @@ its average gradient outer product go on to the next. Cross-validation runs in s
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from rich.progress import (
 from torch import Tensor
 
 from flattest.activations import Homogeneous
+from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
 from flattest.regression.regularisation_path import Fit, Penalty, regularisation_path
 from flattest.regression.threads import one_thread
@@ -53,6 +55,8 @@ class Round(NamedTuple):
     n_directions: int
     basis: Float[Tensor, "d h"]
     fits: list[Fit]
+    flatness: list[float]
+    """Of each network its reflected orbit minimum, as a function of these directions."""
     errors: np.ndarray
     """Of shape (folds, strengths)."""
 
@@ -79,7 +83,7 @@ class Round(NamedTuple):
                 "strength": [fit.strength for fit in self.fits],
                 "cv_error": self.errors.mean(axis=0),
                 "cv_standard_error": _standard_error(self.errors),
-                "flatness": [fit.flatness for fit in self.fits],
+                "flatness": self.flatness,
             }
         )
 
@@ -104,20 +108,15 @@ class Learner:
 
     def restrict(self, directions: Float[Tensor, "d k"], units: Standardisation) -> None:
         """Go on with directions that were found in other units."""
-        inverse = self.data.standardise.inverse_scale
-        factor = np.divide(
-            units.inverse_scale, inverse, out=np.zeros_like(inverse), where=inverse > 0
-        )
-        self.basis = torch.linalg.qr(torch.from_numpy(factor).to(directions)[:, None] * directions)[
-            0
-        ]
+        factor = torch.from_numpy(units.inverse_scale * self.data.standardise.scale)
+        scaled = factor.to(directions)[:, None] * directions
+        self.basis = torch.linalg.qr(scaled)[0]
 
     def path(self, strengths: np.ndarray, seed: int) -> tuple[list[Fit], list[float]]:
         """Fit on the current directions; return networks on all features, and their errors."""
-        network, data, h = self.network, self.data, self.basis.shape[1]
-        degree = network.activation.degree
+        network, h = self.network, self.basis.shape[1]
         fits = regularisation_path(
-            *data.weighted(data.inputs @ self.basis, network.bias, degree),
+            *self._weighted(),
             network.activation,
             strengths.tolist(),
             width=network.width,
@@ -132,6 +131,18 @@ class Learner:
             for fit in fits
         ]
         return fits, [self._error(fit) for fit in fits] if self.held_out else []
+
+    def _weighted(self) -> tuple[Tensor, Tensor]:
+        """Return inputs of the current directions, and targets."""
+        network, inputs = self.network, self.data.inputs @ self.basis
+        return self.data.weighted(inputs, network.bias, network.activation.degree)
+
+    def flatness(self, fit: Fit) -> float:
+        """Measure the reflected orbit minimum of a network on the current directions."""
+        d = len(self.basis)
+        weights = torch.cat([fit.weights[:, :d] @ self.basis, fit.weights[:, d:]], dim=1)
+        net = TwoLayerNet(weights, fit.coefficients, self.network.activation)
+        return measure(net, *self._weighted()).reflected_orbit_minimum
 
     def _error(self, fit: Fit) -> float:
         assert self.held_out is not None
@@ -152,6 +163,22 @@ class Learner:
         W = (fit.weights[:, :d] * fit.coefficients[:, None]) @ self.basis
         values, vectors = torch.linalg.eigh(W.T @ gram @ W)
         return values.flip(0).clamp_min(0), self.basis @ vectors.flip(1)
+
+
+def fold_learners(
+    splits: Iterable[tuple[np.ndarray, np.ndarray]],
+    X: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    network: Network,
+    device: torch.device,
+) -> Iterator[Learner]:
+    """Make a learner per split, of which rows on both sides count."""
+    for split in splits:
+        if all(weight[part].any() for part in split):
+            train, held_out = (Rows.of(X[part], y[part], weight[part]) for part in split)
+            data = TrainingData.of(train, bias=network.bias, device=device)
+            yield Learner(data, network, held_out)
 
 
 def eliminate(
@@ -214,7 +241,8 @@ def eliminate(
 def _round(learners: list[Learner], results: list[tuple[list[Fit], list[float]]], h: int) -> Round:
     fits = results[-1][0]
     errors = np.array([fold_errors for _, fold_errors in results[:-1]] or [[0.0] * len(fits)])
-    return Round(h, learners[-1].basis, fits, errors)
+    whole = learners[-1]
+    return Round(h, whole.basis, fits, [whole.flatness(fit) for fit in fits], errors)
 
 
 def _neighbours(strengths: np.ndarray, best: float) -> np.ndarray:

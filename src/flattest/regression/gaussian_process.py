@@ -187,9 +187,7 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
             slope = slope if start.free == "lengths" else slope.sum(0, keepdim=True)
         return -value, -np.concatenate([slope.flatten().cpu().numpy(), *rest])
 
-    theta = np.concatenate(
-        [first, start.variances.log().cpu().numpy(), [math.log(max(start.noise, 1e-300))]]
-    )
+    theta = np.concatenate([first, start.variances.log().cpu().numpy(), [math.log(start.noise)]])
     end = minimize(
         objective,
         np.clip(theta, low, high),

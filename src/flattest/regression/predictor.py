@@ -41,9 +41,7 @@ class Predictor(NamedTuple):
 
     def loadings(self, directions: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k d"]:
         """Return directions per standard deviation of each feature, as unit vectors."""
-        inverse = self.standardise.inverse_scale
-        spread = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
-        scaled = directions * spread
+        scaled = directions * self.standardise.scale
         norms = np.linalg.norm(scaled, axis=1, keepdims=True)
         return np.divide(scaled, norms, out=np.zeros_like(scaled), where=norms > 0)
 
@@ -114,7 +112,7 @@ class Predictor(NamedTuple):
             kernel["shape"], found["projection"], found["variances"], noise, additive=additive
         )
         posterior = Posterior(process, found["points"], found["weights"], found["explained"])
-        link = SmoothLink(posterior, found["basis"], scale, False, pd.DataFrame())
+        link = SmoothLink(posterior, found["basis"], scale, pd.DataFrame())
         return cls(network, units, link, error)
 
 

@@ -83,15 +83,10 @@ def search(
     order = torch.from_numpy(rng.permutation(n)).to(rows.y.device)
     fewest, most = _START_ROWS
     some = order[: min(max(_ROWS_PER_FEATURE * rows.X.shape[1], fewest), most)]
-    beginnings = starts(
-        training.some(some),
-        rows.some(some).blocks(_SEARCH_BLOCK),
-        min(rows.X.shape[1], max(_MOST, k or 1)),
-        network,
-        rng,
-        max_rounds,
-    )
-    chain = _best_chain(rows.some(some).blocks(_SEARCH_BLOCK), beginnings, k or 1)
+    few = rows.some(some).blocks(_SEARCH_BLOCK)
+    at_first = min(rows.X.shape[1], max(_MOST, k or 1))
+    beginnings = starts(training.some(some), few, at_first, network, rng, max_rounds)
+    chain = _best_chain(few, beginnings, k or 1)
     data = rows.some(order[:_SEARCH_ROWS]).blocks(_SEARCH_BLOCK)
     candidates = _descend(data, chain, k)
     allowed = [process for process in candidates if k in (None, process.n_directions)]

@@ -20,9 +20,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
 from flattest.regression import settings
-from flattest.regression.elimination import Learner, Round, choose, eliminate
+from flattest.regression.elimination import Learner, Round, choose, eliminate, fold_learners
+from flattest.regression.outliers import fit_robustly
 from flattest.regression.predictor import Predictor
-from flattest.regression.smooth_link import fit_robustly
 from flattest.regression.training_data import Rows, TrainingData
 from flattest.validation import check_positive_int, check_random_state, check_range
 
@@ -226,6 +226,8 @@ class MultiIndexRegressor(
         sklearn.exceptions.ConvergenceWarning
             If the penalised loss of the network chosen was still falling, or the marginal
             likelihood of the Gaussian process rising.
+        UserWarning
+            If targets were left out as outliers.
         """
         network = settings.network_settings(
             self.activation, self.width, self.max_iter, self.penalty, self.fit_intercept
@@ -256,13 +258,8 @@ class MultiIndexRegressor(
             data = TrainingData.of(rows, bias=network.bias, device=device)
         self.outliers_ = counted & (rows.position < 0)
         weight = np.where(self.outliers_, 0.0, weight)
-        learners = []
-        for train, test in settings.folds(cv, rows, X, y, rng):
-            if not (weight[train].any() and weight[test].any()):
-                continue  # a split whose rows do not count
-            parts = [Rows.of(X[part], y[part], weight[part]) for part in (train, test)]
-            fold = TrainingData.of(parts[0], bias=network.bias, device=device)
-            learners.append(Learner(fold, network, parts[1]))
+        splits = settings.folds(cv, rows, X, y, rng)
+        learners = list(fold_learners(splits, X, y, weight, network, device))
         learners.append(whole := Learner(data, network))
         if robust:
             for learner in learners:

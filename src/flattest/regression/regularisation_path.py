@@ -16,12 +16,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flattest.activations import Homogeneous
-from flattest.flatness import measure
 from flattest.interpolators.objective import Objective, Point, Whitened
 from flattest.interpolators.parameter_norm import ParameterNorm
 from flattest.interpolators.penalised import adam_step
 from flattest.interpolators.second_order import Schedule, descend
-from flattest.networks import TwoLayerNet
 
 Penalty = Literal["reflected_flatness", "flatness", "weight_decay"]
 PENALTIES: tuple[str, ...] = get_args(Penalty)
@@ -47,8 +45,6 @@ class Fit(NamedTuple):
     strength: float
     weights: Float[Tensor, "m d"]
     coefficients: Float[Tensor, " m"]
-    flatness: float
-    """Its reflected orbit minimum on these inputs."""
     iterations: int
     settled: bool
 
@@ -99,9 +95,7 @@ def regularisation_path(
     """
     if not bool(y.any()) or not bool(X.any()):
         zero = X.new_zeros(1, X.shape[1]), X.new_zeros(1)
-        return [
-            Fit(strength, *zero, flatness=0.0, iterations=0, settled=True) for strength in strengths
-        ]
+        return [Fit(strength, *zero, iterations=0, settled=True) for strength in strengths]
     # A rotation and one change of units only, where lengths matter.
     data = Whitened(X, y, isotropic=penalty != "weight_decay")
     if penalty == "weight_decay":
@@ -109,13 +103,10 @@ def regularisation_path(
     else:
         objective = Objective(data, activation, reflected=penalty == "reflected_flatness")
     points = _follow(data.target, objective, strengths, width, max_iter, rng)
-    fits = []
-    for strength, (point, steps, settled) in zip(strengths, points, strict=True):
-        weights, coefficients = data.restore(point.W, point.a, activation.degree)
-        net = TwoLayerNet(weights, coefficients, activation)
-        flatness = measure(net, X, y).reflected_orbit_minimum
-        fits.append(Fit(strength, weights, coefficients, flatness, steps, settled))
-    return fits
+    return [
+        Fit(strength, *data.restore(point.W, point.a, activation.degree), steps, settled)
+        for strength, (point, steps, settled) in zip(strengths, points, strict=True)
+    ]
 
 
 def _follow(

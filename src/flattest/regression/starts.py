@@ -76,8 +76,7 @@ def _of_network(
 ) -> Float[Tensor, "d k"]:
     """Fit a network on ever fewer directions, and weigh the last ones by how it varies."""
     learner = Learner(training, network)
-    kept = sizes(training.basis.shape[1], k, rounds) if rounds else [k]
-    for size in [*kept[1:], k]:
+    for size in [*sizes(training.basis.shape[1], k, rounds)[1:], k]:
         fits, _ = learner.path(np.array([strength]), seed)
         values, vectors = learner.gradients(fits[0])
         learner.basis = vectors[:, :size]

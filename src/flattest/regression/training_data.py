@@ -72,6 +72,12 @@ class Standardisation(NamedTuple):
         inverse = np.divide(1 / unit, rms, out=np.zeros_like(unit), where=varies)
         return cls(mean, inverse, float(np.average(y, weights=weight)) if centred else 0.0)
 
+    @property
+    def scale(self) -> np.ndarray:
+        """The standard deviations; 0 for constant columns."""
+        inverse = self.inverse_scale
+        return np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Return the inputs in standard units."""
         return (X - self.mean) * self.inverse_scale

@@ -21,12 +21,10 @@ from sklearn.preprocessing import StandardScaler
 
 from flattest._version import __version__
 from flattest.figures import (
-    directions_composition,
     predicted_against_true,
-    regularisation_path,
     save_figure,
 )
-from flattest.figures.displays import LinkDisplay
+from flattest.figures.displays import DirectionsDisplay, LinkDisplay, PathDisplay
 from flattest.flatness import Flatness
 from flattest.output_folder import write_report
 from flattest.regression.regressor import MultiIndexRegressor
@@ -186,14 +184,14 @@ class TableFit:
         self.model.save(folder / MODEL_FILE)
         names = self.model.encoding.feature_names
         if len(self.model.directions):
-            composition = directions_composition(self.model.loadings, self.model.importances, names)
-            save_figure(composition, folder / "directions")
+            composition = DirectionsDisplay(self.model.loadings, self.model.importances, names)
+            save_figure(composition.plot().figure_, folder / "directions")
         if self.links is not None:
             save_figure(self.links.figure_, folder / "links")
         predictions = predicted_against_true(self.values, self.model.encoding.target)
         save_figure(predictions, folder / "predictions")
-        path = regularisation_path(self.path, self.strength, len(self.model.directions))
-        save_figure(path, folder / "path")
+        path = PathDisplay(self.path, self.strength, len(self.model.directions))
+        save_figure(path.plot().figure_, folder / "path")
         self.path.to_csv(folder / "path.csv", index=False)
         write_report(folder, self.to_dict())
 
