@@ -101,17 +101,17 @@ def links(
     """
     k = min(len(curves), 4)
     size = float(np.clip(80 / np.sqrt(len(target)), 1.5, 5))
-    with new_figure(0.6 + 3.4 * k, 3.8) as figure:
+    name = "link" if len(curves) == 1 else "link, others at their means"
+    with new_figure(1.2 + 3.4 * k, 3.8) as figure:
         panels = np.atleast_1d(figure.subplots(1, k, sharey=True))
         for index, axes in enumerate(panels):
             at, mean, deviation = curves[index]
-            axes.plot(
-                projections[:, index], target, "o", color=GREY, mec="none", ms=size, alpha=0.6
-            )
+            z = projections[:, index]
+            axes.plot(z, target, "o", color=GREY, mec="none", ms=size, alpha=0.6, label="data")
             if deviation is not None:
                 band = mean - 1.96 * deviation, mean + 1.96 * deviation
                 axes.fill_between(at, *band, color=colour(0), alpha=0.2, lw=0, label="95 % band")
-            axes.plot(at, mean, color=colour(0), linewidth=2, label="link, others at their means")
+            axes.plot(at, mean, color=colour(0), linewidth=2, label=name)
             axes.grid(True)
             axes.set(xlabel=f"direction {index + 1}", title=f"importance {importances[index]:.0%}")
         panels[0].set_ylabel("target")
