@@ -273,7 +273,7 @@ class Steps:
 
 def _certificate(fit: TableFit) -> RenderableType:
     flatness = fit.flatness
-    table = _table("Flatness on the training rows", "trace", caption=_RATIO)
+    table = _table("Flatness of the network on the training rows", "trace", caption=_RATIO)
     table.columns[0].justify = "right"
     for heading in ("orbit minimum", "lower bound", "ratio", "neurons", "penalty", "seconds"):
         table.add_column(heading, justify="right")
