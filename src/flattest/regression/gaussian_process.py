@@ -23,21 +23,26 @@ _MEMORY = 20  # pairs of steps that L-BFGS remembers
 
 
 def _gaussian(r2: Tensor) -> tuple[Tensor, Tensor]:
-    value = torch.exp(-r2 / 2)
-    return value, -value / 2
+    value = r2.mul_(-0.5).exp_()
+    return value, value * -0.5
 
 
 def _matern52(r2: Tensor) -> tuple[Tensor, Tensor]:
-    r = torch.sqrt(5 * r2)
+    r = r2.mul_(5).sqrt_()
     decay = torch.exp(-r)
-    return (1 + r + r.square() / 3) * decay, -(5 / 6) * (1 + r) * decay
+    slope = (r + 1).mul_(decay)
+    value = r.square_().mul_(decay).div_(3).add_(slope)
+    return value, slope.mul_(-5 / 6)
 
 
 SHAPES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "matern52": _matern52,
     "gaussian": _gaussian,
 }
-"""Value and derivative of each radial kernel as functions of the squared distance."""
+"""Value and derivative of each radial kernel as functions of the squared distance, overwritten.
+
+Large matrices cost as much to allocate as to compute with, here and in the evidence.
+"""
 
 
 class Process(NamedTuple):
@@ -96,7 +101,7 @@ class Process(NamedTuple):
 
 def _squared_distances(z: Tensor, others: Tensor) -> Tensor:
     squares = z.square().sum(-1)[..., :, None] + others.square().sum(-1)[..., None, :]
-    return (squares - 2 * z @ others.mT).clamp_(min=0)
+    return squares.sub_(z @ others.mT, alpha=2).clamp_(min=0)
 
 
 class Data(NamedTuple):
@@ -136,7 +141,7 @@ class Data(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """The most iterations, and the smallest relative improvement that is worth another."""
+    """The most iterations, and the improvement, in nats per row, that is worth another."""
 
     max_iter: int
     tol: float
@@ -164,30 +169,40 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
     """
     base, k, q = start.projection, start.n_directions, len(start.variances)
     free = start.free == "projection"
-    first = base.flatten().cpu().numpy() if free else np.zeros(k if start.free == "lengths" else 1)
-    size = len(first)
-    low = np.array([-np.inf if free else _LOG_LENGTH[0]] * size + [_LOG_VARIANCE[0]] * q)
-    high = np.array([np.inf if free else _LOG_LENGTH[1]] * size + [_LOG_VARIANCE[1]] * q)
-    low, high = np.append(low, _LOG_NOISE[0]), np.append(high, _LOG_NOISE[1])
+    # The projection is a matrix times a scale, or one for each of its columns. Where the matrix is
+    # free the scale is redundant, but along it lie the long valleys of smooth functions, which are
+    # straight in the logarithms of scale and variance.
+    scale = base.norm(dim=0, keepdim=True)
+    if not start.additive and start.free != "lengths":
+        scale = scale.square().mean(1, keepdim=True).sqrt()
+    scale = scale.clamp_min(1e-3 * float(scale.max()) or 1.0)
+    unit = base / scale
+    size, scales = unit.numel() if free else 0, scale.numel()
+    first = unit.flatten().cpu().numpy()[:size]
+    logs = [scale.log().flatten(), start.variances.log()]
+    theta = np.concatenate([first, *(x.cpu().numpy() for x in logs), [math.log(start.noise)]])
+    ranges = [(-np.inf, np.inf)] * size + [_LOG_LENGTH] * scales + [_LOG_VARIANCE] * q
+    low, high = np.array([*ranges, _LOG_NOISE]).T
+    rows = data.y.numel()
 
     def at(theta: np.ndarray) -> Process:
         values = torch.from_numpy(theta).to(base)
-        head = values[:size]
+        matrix = values[:size].reshape(base.shape) if free else unit
         return start._replace(
-            projection=head.reshape(base.shape) if free else base * head.exp(),
-            variances=values[size:-1].exp(),
+            projection=matrix * values[size : size + scales].exp(),
+            variances=values[size + scales : -1].exp(),
             noise=math.exp(theta[-1]),
         )
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         process = at(theta)
         value, slope, *rest = _evidence_and_slopes(data, process)
-        if not free:  # the slope in the logarithms of the lengths
-            slope = (slope * process.projection).sum(0)
-            slope = slope if start.free == "lengths" else slope.sum(0, keepdim=True)
-        return -value, -np.concatenate([slope.flatten().cpu().numpy(), *rest])
+        factor = torch.from_numpy(theta[size : size + scales]).to(base).exp()
+        in_scale = (slope * process.projection).sum(0)
+        in_scale = in_scale if scales == k else in_scale.sum(0, keepdim=True)
+        slopes = [(slope * factor).flatten()[:size], in_scale]
+        return -value / rows, -np.concatenate([*(x.cpu().numpy() for x in slopes), *rest]) / rows
 
-    theta = np.concatenate([first, start.variances.log().cpu().numpy(), [math.log(start.noise)]])
     end = minimize(
         objective,
         np.clip(theta, low, high),
@@ -196,12 +211,13 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
         bounds=Bounds(low, high),
         options={"maxiter": effort.max_iter, "maxcor": _MEMORY, "ftol": effort.tol},
     )
-    turns = k * (k - 1) // 2 if free and not start.additive else 0  # these change nothing
-    rows, p = data.y.numel(), len(theta) - turns
+    p = len(theta)
+    if free:  # turns and the scale change nothing
+        p -= scales + (0 if start.additive else k * (k - 1) // 2)
     # Schwarz's price, and Hurvich and Tsai's correction for a p that is not small beside n. With
     # fewer than two rows per parameter anything can be explained.
     price = p * math.log(rows) / 2 + p * (p + 1) / (rows - p - 1) if 2 * p <= rows else math.inf
-    value = -float(end.fun)
+    value = -float(end.fun) * rows
     return at(end.x)._replace(evidence=value, score=value - price, converged=bool(end.success))
 
 
@@ -223,7 +239,7 @@ def _evidence_and_slopes(
         else:
             value, slope = SHAPES[process.shape](_squared_distances(z[..., part], z[..., part]))
         terms.append((value, slope))
-        K.add_(value * v)
+        K.addcmul_(value, v)
     K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
     factor, info = torch.linalg.cholesky_ex(K)
     if bool(info.any()):
@@ -233,17 +249,17 @@ def _evidence_and_slopes(
     log_det = factor.diagonal(dim1=1, dim2=2).log().sum()
     fit = -(data.y * weights).sum() / 2 - log_det - data.y.numel() * math.log(2 * math.pi) / 2
     # The slope in K; all others follow from it.
-    G = torch.baddbmm(torch.cholesky_inverse(factor), weights, weights.mT, beta=-0.5, alpha=0.5)
+    G = torch.cholesky_inverse(factor).baddbmm_(weights, weights.mT, beta=-0.5, alpha=0.5)
     diagonal = G.diagonal(dim1=1, dim2=2)
     trace, in_noise = float(diagonal.sum()), float((diagonal * data.spread).sum())
     in_projection, in_variances = torch.zeros_like(process.projection), []
     for v, part, (value, slope) in zip(process.variances, process.parts, terms, strict=True):
-        in_variances.append(float(v * ((G * value).sum() + _JITTER * trace)))
+        in_variances.append(float(v * (torch.vdot(G.flatten(), value.flatten()) + _JITTER * trace)))
         if process.shape != "linear":
-            H = v * G * slope
+            H = slope.mul_(G)
             zp = z[..., part]
             pulled = H.sum(-1, keepdim=True) * zp - H @ zp
-            in_projection[:, part] += 4 * (data.X.mT @ pulled).sum(0)
+            in_projection[:, part] += 4 * v * (data.X.mT @ pulled).sum(0)
     return float(fit), in_projection, np.array(in_variances), np.array([process.noise * in_noise])
 
 

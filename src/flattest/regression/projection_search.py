@@ -37,7 +37,7 @@ _FINAL_ROWS, _FINAL_BLOCK, _EXACT = 4000, 500, 1000
 _INDUCING = 1000
 _ROUGH = Effort(max_iter=25, tol=5e-4)
 _FINE = Effort(max_iter=60, tol=1e-4)
-_LAST = Effort(max_iter=100, tol=1e-4)
+_LAST = Effort(max_iter=300, tol=1e-6)
 _LONG = Effort(max_iter=200, tol=1e-5)
 _ROTATIONS, _ROTATION_ROWS = 16, 250
 
@@ -104,7 +104,11 @@ def search(
     variants = [variant for process in tried for variant in _variants(data, process, rng)]
     best = _best([*candidates, *variants] if k is None else [*allowed, *variants])
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
-    best = fit_process(whole, best, _LAST)
+    if best.free == "projection":
+        best = fit_process(whole, best._replace(free="lengths"), _LAST)
+        best = fit_process(whole, best._replace(free="projection"), _FINE)
+    else:
+        best = fit_process(whole, best, _LAST)
     return best, [*candidates, *variants, best]
 
 
