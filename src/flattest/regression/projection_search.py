@@ -32,6 +32,7 @@ _NEAR = 0.1
 """Nats per row within which a worse candidate may still win with another kernel."""
 _ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
 """Rows on which starts are compared, per feature, and their bounds."""
+_START_BLOCK = 250
 _SEARCH_ROWS, _SEARCH_BLOCK = 1000, 500
 _FINAL_ROWS, _FINAL_BLOCK, _EXACT = 4000, 500, 1000
 _INDUCING = 1000
@@ -39,6 +40,7 @@ _ROUGH = Effort(max_iter=25, tol=5e-4)
 _FINE = Effort(max_iter=60, tol=1e-4)
 _LAST = Effort(max_iter=300, tol=1e-6)
 _LONG = Effort(max_iter=200, tol=1e-5)
+_POLISHED = 3
 _ROTATIONS, _ROTATION_ROWS = 16, 250
 
 
@@ -83,7 +85,7 @@ def search(
     order = torch.from_numpy(rng.permutation(n)).to(rows.y.device)
     fewest, most = _START_ROWS
     some = order[: min(max(_ROWS_PER_FEATURE * rows.X.shape[1], fewest), most)]
-    few = rows.some(some).blocks(_SEARCH_BLOCK)
+    few = rows.some(some).blocks(max(_START_BLOCK, rows.X.shape[1] * _START_BLOCK // 25))
     at_first = min(rows.X.shape[1], max(_MOST, k or 1))
     beginnings = starts(training.some(some), few, at_first, network, rng, max_rounds)
     chain = _best_chain(few, beginnings, k or 1)
@@ -102,14 +104,21 @@ def search(
     tried += [p for p in others[:1] if p.n_directions > 1 and _is_near(p, first, data)]
     tried += [p for p in others if p.n_directions == 1]
     variants = [variant for process in tried for variant in _variants(data, process, rng)]
-    best = _best([*candidates, *variants] if k is None else [*allowed, *variants])
+    final = [*candidates, *variants] if k is None else [*allowed, *variants]
+    final.sort(key=_score, reverse=True)
+    polished = [_polish(data, p) for p in final[:_POLISHED] if _is_near(p, final[0], data)]
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
-    if best.free == "projection":
-        best = fit_process(whole, best._replace(free="lengths"), _LAST)
-        best = fit_process(whole, best._replace(free="projection"), _FINE)
-    else:
-        best = fit_process(whole, best, _LAST)
-    return best, [*candidates, *variants, best]
+    best = fit_process(whole, _best(polished), _FINE)
+    return best, [*candidates, *variants, *polished, best]
+
+
+def _polish(data: Data, process: Process) -> Process:
+    """Fit the lengths to the end, at the same directions."""
+    if process.free != "projection":
+        return fit_process(data, process, _LAST)
+    fitted = fit_process(data, process._replace(free="lengths"), _LAST)
+    price = process.evidence - process.score
+    return fitted._replace(free="projection", score=fitted.evidence - price)
 
 
 def condition(process: Process, rows: Data, rng: np.random.Generator) -> Posterior:
@@ -152,21 +161,36 @@ def _best_chain(data: Data, beginnings: Iterator[Process], fewest: int) -> list[
 
 
 def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
-    """Fit the last of a chain, one direction more, and ever fewer ones with care."""
-    likely = chain[-2:] if k is None else chain[-1:]
-    fitted = [fit_process(data, process, _FINE) for process in likely]
+    """Fit the last of a chain, ever fewer directions, and more if one more is better.
+
+    With care, where what little effort finds is near the best.
+    """
+    fitted: list[Process] = []
+
+    def add(start: Process) -> None:
+        process = fit_process(data, start, _ROUGH)
+        if not fitted or _is_near(process, _best(fitted), data):
+            process = fit_process(data, process, _FINE)
+        fitted.append(process)
+
+    add(chain[-1])
     while fitted[-1].n_directions > (k or 1):
-        fitted.append(fit_process(data, _without_weakest(data, fitted[-1]), _FINE))
-    if k is None and len(chain) > 2 and fitted[0] is _best(fitted):
-        fitted.append(fit_process(data, chain[-3], _FINE))
+        add(_without_weakest(data, fitted[-1]))
+    for start in reversed(chain[:-1] if k is None else []):
+        add(start)
+        if fitted[-1] is not _best(fitted):
+            break
     return fitted
 
 
 def _without_weakest(data: Data, process: Process) -> Process:
-    """Drop the direction along which the function varies least."""
+    """Drop the direction that is needed least, of those along which the function varies apart."""
     slopes = gradients(data, process)
-    axes = torch.linalg.eigh(slopes.T @ slopes)[1][:, 1:].flip(1)
-    return process._replace(projection=process.projection @ axes)
+    axes = torch.linalg.eigh(slopes.T @ slopes)[1].flip(1)
+    k = process.n_directions
+    rests = [axes[:, [j for j in range(k) if j != left_out]] for left_out in range(k)]
+    starts = [process._replace(projection=process.projection @ rest) for rest in rests]
+    return max(starts, key=lambda start: evidence(data, start))
 
 
 def _variants(data: Data, process: Process, rng: np.random.Generator) -> list[Process]:
