@@ -26,13 +26,13 @@ _MOST = 5
 """Directions at the start, where their number is not given."""
 _COMPARED = 3
 """Directions down to which all starts are followed; the best one goes on."""
-_AGREE = 0.01
-"""Nats per row by which two starts may differ that have come to the same end."""
+_AGREE, _ALIKE = 0.03, 0.95
+"""Nats per row by which two starts may differ that have come to the same end, and the least cosine
+between the average gradient outer products."""
 _NEAR = 0.1
 """Nats per row within which a worse candidate may still win with another kernel."""
 _ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
 """Rows on which starts are compared, per feature, and their bounds."""
-_START_BLOCK = 250
 _SEARCH_ROWS, _SEARCH_BLOCK = 1000, 500
 _FINAL_ROWS, _FINAL_BLOCK, _EXACT = 4000, 500, 1000
 _INDUCING = 1000
@@ -85,7 +85,7 @@ def search(
     order = torch.from_numpy(rng.permutation(n)).to(rows.y.device)
     fewest, most = _START_ROWS
     some = order[: min(max(_ROWS_PER_FEATURE * rows.X.shape[1], fewest), most)]
-    few = rows.some(some).blocks(max(_START_BLOCK, rows.X.shape[1] * _START_BLOCK // 25))
+    few = rows.some(some).blocks(_SEARCH_BLOCK)
     at_first = min(rows.X.shape[1], max(_MOST, k or 1))
     beginnings = starts(training.some(some), few, at_first, network, rng, max_rounds)
     chain = _best_chain(few, beginnings, k or 1)
@@ -108,7 +108,7 @@ def search(
     final.sort(key=_score, reverse=True)
     polished = [_polish(data, p) for p in final[:_POLISHED] if _is_near(p, final[0], data)]
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
-    best = fit_process(whole, _best(polished), _FINE)
+    best = fit_process(whole, _best(polished), _LONG)
     return best, [*candidates, *variants, *polished, best]
 
 
@@ -146,16 +146,27 @@ def _is_near(process: Process, better: Process, data: Data) -> bool:
 def _best_chain(data: Data, beginnings: Iterator[Process], fewest: int) -> list[Process]:
     """Follow starts to a few directions, and return the fits of the one that gets furthest.
 
-    Once two come to the same end, the remaining ones are left out.
+    Once two come to the same end, the remaining ones are left out, unless the rows are few: there
+    they cost little, and may agree by chance.
     """
     chains: list[list[Process]] = []
+    found: list[Tensor] = []
+    rows = data.y.numel()
     for start in beginnings:
         chain = [fit_process(data, start, _ROUGH)]
         while chain[-1].n_directions > max(fewest, _COMPARED):
             chain.append(fit_process(data, _without_weakest(data, chain[-1]), _ROUGH))
+        slopes = gradients(data, chain[-1]) @ chain[-1].projection.T
+        outer = slopes.T @ slopes
+        found.append(outer / outer.norm())
         chains.append(chain)
-        ends = sorted(entry[-1].evidence for entry in chains)
-        if len(ends) > 1 and ends[-1] - ends[-2] < _AGREE * data.y.numel():
+        first, *others = sorted(range(len(chains)), key=lambda i: -chains[i][-1].evidence)
+        agree = [
+            chains[first][-1].evidence - chains[i][-1].evidence < _AGREE * rows
+            and float((found[first] * found[i]).sum()) > _ALIKE
+            for i in others
+        ]
+        if rows >= _START_ROWS[0] and any(agree):
             break
     return max(chains, key=lambda entry: entry[-1].evidence)
 
