@@ -52,7 +52,7 @@ class Process(NamedTuple):
         k(x, x') = v \, \kappa(|z - z'|^2) \quad\text{or, additive,}\quad
         \sum_l v_l \, \kappa\big((z_l - z'_l)^2\big);
 
-    the shape ``"linear"`` stands for ``v z . z'``.
+    the shape ``"linear"`` stands for ``v z . z'``, which may also be added to another one as a trend.
     """
 
     shape: str
@@ -62,6 +62,8 @@ class Process(NamedTuple):
     additive: bool = False
     free: Literal["projection", "lengths", "scale"] = "projection"
     """What of the projection is fitted: all of it, its columns' lengths, or one common factor."""
+    trend: bool = False
+    """Whether a linear function is added; its variance is the last one."""
     evidence: float = -math.inf
     """Log marginal likelihood of the data fitted."""
     score: float = -math.inf
@@ -74,29 +76,55 @@ class Process(NamedTuple):
         return self.projection.shape[1]
 
     @property
-    def parts(self) -> list[slice]:
-        """The coordinates of ``z`` that each term of the kernel looks at."""
-        return (
-            [slice(i, i + 1) for i in range(self.n_directions)] if self.additive else [slice(None)]
-        )
+    def n_parameters(self) -> int:
+        """The number of parameters fitted, turns of the projection that change nothing apart."""
+        d, k = self.projection.shape
+        turns = 0 if self.additive else k * (k - 1) // 2
+        free = {"projection": d * k - turns, "lengths": k, "scale": 1}[self.free]
+        return free + len(self.variances) + 1
+
+    @property
+    def terms(self) -> list[tuple[str, slice]]:
+        """The kernels that are added, and the coordinates of ``z`` that each looks at."""
+        each = [slice(i, i + 1) for i in range(self.n_directions)]
+        parts = each if self.additive else [slice(None)]
+        return [(self.shape, part) for part in parts] + [("linear", slice(None))] * self.trend
 
     def covariance(self, z: Tensor, others: Tensor) -> Tensor:
         """Return the kernel between projected points."""
-        if self.shape == "linear":
-            return self.variances[0] * (z @ others.mT)
-        terms = zip(self.variances, self.parts, strict=True)
-        kernel = SHAPES[self.shape]
-        return torch.stack(
-            [
-                v * kernel(_squared_distances(z[..., part], others[..., part]))[0]
-                for v, part in terms
-            ]
-        ).sum(0)
+        total = z.new_zeros(*z.shape[:-1], others.shape[-2])
+        for v, (shape, part) in zip(self.variances, self.terms, strict=True):
+            total.addcmul_(_kernel(shape, z[..., part], others[..., part])[0], v)
+        return total
+
+    def prior(self, z: Tensor) -> Tensor:
+        """Return the prior variance at projected points."""
+        total = z.new_zeros(z.shape[:-1])
+        for v, (shape, _) in zip(self.variances, self.terms, strict=True):
+            total += v * z.square().sum(-1) if shape == "linear" else v
+        return total
 
     @property
     def variance(self) -> float:
-        """The prior variance of the stationary shapes."""
+        """The sum of the variances."""
         return float(self.variances.sum())
+
+    def fitted(self, evidence: float, n_rows: int) -> Process:
+        """Return it with a score.
+
+        Schwarz's price, and Hurvich and Tsai's correction for a number of parameters that is not
+        small beside that of rows. With fewer than two rows per parameter anything can be explained.
+        """
+        p, n = self.n_parameters, n_rows
+        price = p * math.log(n) / 2 + p * (p + 1) / (n - p - 1) if 2 * p <= n else math.inf
+        return self._replace(evidence=evidence, score=evidence - price)
+
+
+def _kernel(shape: str, z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a kernel, and its slope in the squared distance or, of the linear one, nothing."""
+    if shape == "linear":
+        return z @ others.mT, z.new_zeros(())
+    return SHAPES[shape](_squared_distances(z, others))
 
 
 def _squared_distances(z: Tensor, others: Tensor) -> Tensor:
@@ -211,14 +239,7 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
         bounds=Bounds(low, high),
         options={"maxiter": effort.max_iter, "maxcor": _MEMORY, "ftol": effort.tol},
     )
-    p = len(theta)
-    if free:  # turns and the scale change nothing
-        p -= scales + (0 if start.additive else k * (k - 1) // 2)
-    # Schwarz's price, and Hurvich and Tsai's correction for a p that is not small beside n. With
-    # fewer than two rows per parameter anything can be explained.
-    price = p * math.log(rows) / 2 + p * (p + 1) / (rows - p - 1) if 2 * p <= rows else math.inf
-    value = -float(end.fun) * rows
-    return at(end.x)._replace(evidence=value, score=value - price, converged=bool(end.success))
+    return at(end.x).fitted(-float(end.fun) * rows, rows)._replace(converged=bool(end.success))
 
 
 def evidence(data: Data, process: Process) -> float:
@@ -233,13 +254,9 @@ def _evidence_and_slopes(
     z = data.X @ process.projection
     terms = []
     K = z.new_zeros(*data.y.shape[:2], data.y.shape[1])
-    for v, part in zip(process.variances, process.parts, strict=True):
-        if process.shape == "linear":
-            value, slope = z @ z.mT, z.new_zeros(())
-        else:
-            value, slope = SHAPES[process.shape](_squared_distances(z[..., part], z[..., part]))
-        terms.append((value, slope))
-        K.addcmul_(value, v)
+    for v, (shape, part) in zip(process.variances, process.terms, strict=True):
+        terms.append(_kernel(shape, z[..., part], z[..., part]))
+        K.addcmul_(terms[-1][0], v)
     K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
     factor, info = torch.linalg.cholesky_ex(K)
     if bool(info.any()):
@@ -253,13 +270,17 @@ def _evidence_and_slopes(
     diagonal = G.diagonal(dim1=1, dim2=2)
     trace, in_noise = float(diagonal.sum()), float((diagonal * data.spread).sum())
     in_projection, in_variances = torch.zeros_like(process.projection), []
-    for v, part, (value, slope) in zip(process.variances, process.parts, terms, strict=True):
+    for v, (shape, part), (value, slope) in zip(
+        process.variances, process.terms, terms, strict=True
+    ):
         in_variances.append(float(v * (torch.vdot(G.flatten(), value.flatten()) + _JITTER * trace)))
-        if process.shape != "linear":
+        zp = z[..., part]
+        if shape == "linear":
+            pulled = G @ zp / 2
+        else:
             H = slope.mul_(G)
-            zp = z[..., part]
             pulled = H.sum(-1, keepdim=True) * zp - H @ zp
-            in_projection[:, part] += 4 * v * (data.X.mT @ pulled).sum(0)
+        in_projection[:, part] += 4 * v * (data.X.mT @ pulled).sum(0)
     return float(fit), in_projection, np.array(in_variances), np.array([process.noise * in_noise])
 
 
@@ -273,13 +294,14 @@ def gradients(data: Data, process: Process) -> Float[Tensor, "n k"]:
 
 def _slopes(process: Process, z: Tensor, points: Tensor, weights: Tensor) -> Tensor:
     """Differentiate ``k(z, points) weights`` in ``z``."""
-    if process.shape == "linear":
-        return (process.variances[0] * (points.mT @ weights)).mT.expand_as(z)
     found = torch.zeros_like(z)
-    for v, part in zip(process.variances, process.parts, strict=True):
+    for v, (shape, part) in zip(process.variances, process.terms, strict=True):
         here, there = z[..., part], points[..., part]
-        H = 2 * v * SHAPES[process.shape](_squared_distances(here, there))[1] * weights.mT
-        found[..., part] += H.sum(-1, keepdim=True) * here - H @ there
+        if shape == "linear":
+            found += v * (there.mT @ weights).mT
+        else:
+            H = 2 * v * _kernel(shape, here, there)[1] * weights.mT
+            found[..., part] += H.sum(-1, keepdim=True) * here - H @ there
     return found
 
 
@@ -335,10 +357,7 @@ class Posterior(NamedTuple):
         """Return the mean and the variance of the function, noise not included."""
         z = X @ self.process.projection
         k = self.process.covariance(z, self.points)
-        if self.process.shape == "linear":
-            prior = self.process.variance * z.square().sum(1)
-        else:
-            prior = z.new_full((len(z),), self.process.variance)
+        prior = self.process.prior(z)
         return k @ self.weights, (prior - ((k @ self.explained) * k).sum(1)).clamp_min(0)
 
     def gradients(self, X: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:

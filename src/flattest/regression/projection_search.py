@@ -41,6 +41,7 @@ _FINE = Effort(max_iter=60, tol=1e-4)
 _LAST = Effort(max_iter=300, tol=1e-6)
 _LONG = Effort(max_iter=200, tol=1e-5)
 _POLISHED = 3
+_TREND = 0.1  # its variance at the start
 _ROTATIONS, _ROTATION_ROWS = 16, 250
 
 
@@ -107,6 +108,8 @@ def search(
     final = [*candidates, *variants] if k is None else [*allowed, *variants]
     final.sort(key=_score, reverse=True)
     polished = [_polish(data, p) for p in final[:_POLISHED] if _is_near(p, final[0], data)]
+    if _best(polished).shape != "linear":
+        polished.append(_polish(data, _with_trend(data, _best(polished))))
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
     best = fit_process(whole, _best(polished), _LONG)
     return best, [*candidates, *variants, *polished, best]
@@ -114,11 +117,17 @@ def search(
 
 def _polish(data: Data, process: Process) -> Process:
     """Fit the lengths to the end, at the same directions."""
-    if process.free != "projection":
-        return fit_process(data, process, _LAST)
-    fitted = fit_process(data, process._replace(free="lengths"), _LAST)
-    price = process.evidence - process.score
-    return fitted._replace(free="projection", score=fitted.evidence - price)
+    free = process.free
+    lengths = process if free == "scale" else process._replace(free="lengths")
+    polished = fit_process(data, lengths, _LAST)
+    return polished._replace(free=free).fitted(polished.evidence, data.y.numel())
+
+
+def _with_trend(data: Data, process: Process) -> Process:
+    """Add a linear function."""
+    size = (data.X @ process.projection).square().sum(-1).mean()
+    variances = torch.cat([process.variances, _TREND / size[None]])
+    return process._replace(variances=variances, trend=True)
 
 
 def condition(process: Process, rows: Data, rng: np.random.Generator) -> Posterior:
