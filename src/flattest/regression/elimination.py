@@ -28,6 +28,7 @@ from flattest.activations import Homogeneous
 from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
 from flattest.regression.regularisation_path import Fit, Penalty, regularisation_path
+from flattest.regression.target_scale import TargetScale
 from flattest.regression.threads import one_thread
 from flattest.regression.training_data import Rows, Standardisation, TrainingData, with_bias
 
@@ -59,6 +60,8 @@ class Round(NamedTuple):
     """Of each network its reflected orbit minimum, as a function of these directions."""
     errors: np.ndarray
     """Of shape (folds, strengths)."""
+    unit_errors: np.ndarray
+    """The same in the units of a process."""
 
     @property
     def best(self) -> int:
@@ -69,6 +72,11 @@ class Round(NamedTuple):
     def error(self) -> float:
         """The error at that strength."""
         return float(self.errors[:, self.best].mean())
+
+    @property
+    def unit_error(self) -> float:
+        """The same in the units of a process."""
+        return float(self.unit_errors[:, self.best].mean())
 
     @property
     def fit(self) -> Fit:
@@ -99,6 +107,7 @@ class Learner:
     def __init__(self, data: TrainingData, network: Network, held_out: Rows | None = None) -> None:
         self.data, self.network = data, network
         self.basis = data.basis  # of the directions still in play: (d, h), orthonormal
+        self.units: TargetScale | None = None
         self.held_out: tuple[Tensor, Tensor, Tensor] | None = None
         if held_out is not None:
             units = data.standardise
@@ -106,13 +115,16 @@ class Learner:
             inputs, target, weight = (torch.from_numpy(v).to(data.inputs) for v in values)
             self.held_out = inputs, target, weight
 
-    def restrict(self, directions: Float[Tensor, "d k"], units: Standardisation) -> None:
-        """Go on with directions that were found in other units."""
-        factor = torch.from_numpy(units.inverse_scale * self.data.standardise.scale)
+    def restrict(
+        self, directions: Float[Tensor, "d k"], standardise: Standardisation, units: TargetScale
+    ) -> None:
+        """Go on with directions that were found in other units, by a process."""
+        self.units = units
+        factor = torch.from_numpy(standardise.inverse_scale * self.data.standardise.scale)
         scaled = factor.to(directions)[:, None] * directions
         self.basis = torch.linalg.qr(scaled)[0]
 
-    def path(self, strengths: np.ndarray, seed: int) -> tuple[list[Fit], list[float]]:
+    def path(self, strengths: np.ndarray, seed: int) -> tuple[list[Fit], list[tuple[float, float]]]:
         """Fit on the current directions; return networks on all features, and their errors."""
         network, h = self.network, self.basis.shape[1]
         fits = regularisation_path(
@@ -130,7 +142,7 @@ class Learner:
             )
             for fit in fits
         ]
-        return fits, [self._error(fit) for fit in fits] if self.held_out else []
+        return fits, [self._errors(fit) for fit in fits] if self.held_out else []
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
         """Return inputs of the current directions, and targets."""
@@ -144,12 +156,18 @@ class Learner:
         net = TwoLayerNet(weights, fit.coefficients, self.network.activation)
         return measure(net, *self._weighted()).reflected_orbit_minimum
 
-    def _error(self, fit: Fit) -> float:
+    def _errors(self, fit: Fit) -> tuple[float, float]:
         assert self.held_out is not None
         inputs, target, weight = self.held_out
         net = TwoLayerNet(fit.weights, fit.coefficients, self.network.activation)
-        error = evaluate(net, inputs, self.network.bias) - target
-        return float((weight * error.square()).mean())
+        outputs = evaluate(net, inputs, self.network.bias)
+        in_units = error = float((weight * (outputs - target).square()).mean())
+        if self.units is not None:
+            predicted, seen = (
+                self.units(values + self.data.standardise.intercept) for values in (outputs, target)
+            )
+            in_units = float((weight * (predicted - seen).square()).mean())
+        return error, in_units
 
     def gradients(self, fit: Fit) -> tuple[Tensor, Tensor]:
         """Eigenvalues and vectors of the average gradient outer product, largest first."""
@@ -238,11 +256,14 @@ def eliminate(
     return rounds
 
 
-def _round(learners: list[Learner], results: list[tuple[list[Fit], list[float]]], h: int) -> Round:
+def _round(
+    learners: list[Learner], results: list[tuple[list[Fit], list[tuple[float, float]]]], h: int
+) -> Round:
     fits = results[-1][0]
-    errors = np.array([fold_errors for _, fold_errors in results[:-1]] or [[0.0] * len(fits)])
+    errors = np.array([of_fold for _, of_fold in results[:-1]] or [[(0.0, 0.0)] * len(fits)])
     whole = learners[-1]
-    return Round(h, whole.basis, fits, [whole.flatness(fit) for fit in fits], errors)
+    flatness = [whole.flatness(fit) for fit in fits]
+    return Round(h, whole.basis, fits, flatness, errors[..., 0], errors[..., 1])
 
 
 def _neighbours(strengths: np.ndarray, best: float) -> np.ndarray:

@@ -52,7 +52,7 @@ class Process(NamedTuple):
         k(x, x') = v \, \kappa(|z - z'|^2) \quad\text{or, additive,}\quad
         \sum_l v_l \, \kappa\big((z_l - z'_l)^2\big);
 
-    the shape ``"linear"`` stands for ``v z . z'``, which may also be added to another one as a trend.
+    the shape ``"linear"`` stands for ``v z . z'``, which may also be added to another one, a trend.
     """
 
     shape: str

@@ -1,4 +1,4 @@
-"""Outliers among the targets: a link is fitted with and without them, and the better one taken."""
+"""Outliers among the targets, and their logarithms: links with and without, the best one taken."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 
 from flattest.regression.elimination import Network
 from flattest.regression.smooth_link import SmoothLink
+from flattest.regression.target_scale import TargetScale, may_be_logarithmic
 from flattest.regression.training_data import Rows, TrainingData
 
-_FITS = 4
+_FITS = 6
 _FAR, _LARGE = 5.0, 3.0
 """Robust standard errors, and standard deviations of the other targets, beyond which a target is
 an outlier."""
@@ -40,13 +41,16 @@ def fit_robustly(
 ) -> RobustFit | None:
     r"""Fit a link; where targets lie far off, fit again without them, and take what fits better.
 
-    A target is an outlier if it is more than 5 robust standard errors from what the other rows
+    To logarithms of the targets too, where these are positive and the logarithms less skewed. A
+    target is an outlier if it is more than 5 robust standard errors from what the other rows
     predict, and more than 3 of their standard deviations. Fits are compared by
 
     .. math::
-        \sum_i \log\big((1 - \epsilon) \, N(r_i; 0, s_i^2) + \epsilon / \text{range}(y)\big)
+        \sum_i \log\big((1 - \epsilon) \, N(r_i; 0, s_i^2) \, u'(y_i)
+        + \epsilon / \text{range}(y)\big)
 
-    over all rows, ``r`` and ``s`` being residuals and standard errors without the row itself.
+    over all rows, ``r`` and ``s`` being residuals and standard errors without the row itself, in
+    the units ``u`` of the fit.
 
     Parameters
     ----------
@@ -69,19 +73,29 @@ def fit_robustly(
         None where there is nothing to learn.
     """
     fits: list[tuple[float, RobustFit]] = []
-    suspected = [np.zeros(len(rows.y), dtype=bool), _extreme(rows.y)]
+    none = np.zeros(len(rows.y), dtype=bool)
+    suspected = [(False, none), (False, _extreme(rows.y))]
+    if may_be_logarithmic(rows.y):
+        suspected.append((True, none))
+    tried: list[tuple[bool, bytes]] = []
     while suspected and len(fits) < _FITS:
-        outliers = suspected.pop(0)
-        tried = [fit.outliers for _, fit in fits]
-        if outliers.mean() > _MOST or any((outliers == other).all() for other in tried):
+        logarithmic, outliers = suspected.pop(0)
+        if outliers.mean() > _MOST or (logarithmic, outliers.tobytes()) in tried:
             continue
-        data = TrainingData.of(rows.without(outliers), bias=network.bias, device=device)
+        tried.append((logarithmic, outliers.tobytes()))
+        kept = rows.without(outliers)
+        data = TrainingData.of(kept, bias=network.bias, device=device)
         if not data.varies:
             continue
-        fit = RobustFit(SmoothLink.fit(data, k, network, rng, max_rounds), data, outliers)
+        units = TargetScale.of(kept.y, kept.weight, logarithmic=logarithmic, centred=network.bias)
+        link = SmoothLink.fit(data, units, kept.y, k, network, rng, max_rounds)
+        fit = RobustFit(link, data, outliers)
         residual, error = _residuals(rows, fit)
-        fits.append((_robust_likelihood(residual, error, float(np.ptp(rows.y))), fit))
-        suspected.append(_far(residual, error, rows.y[~outliers]))
+        likelihood = _robust_likelihood(residual, error, units.log_slope(rows.y), np.ptp(rows.y))
+        fits.append((likelihood, fit))
+        suspected.append(
+            (logarithmic, _far(residual, error, units(torch.from_numpy(kept.y)).numpy()))
+        )
     return max(fits, key=lambda entry: entry[0])[1] if fits else None
 
 
@@ -94,12 +108,13 @@ def _extreme(y: np.ndarray) -> np.ndarray:
 def _residuals(rows: Rows, fit: RobustFit) -> tuple[np.ndarray, np.ndarray]:
     """Predict each row from the others."""
     found = np.empty((2, len(rows.y)))
-    found[:, ~fit.outliers] = torch.stack(fit.link.left_out(fit.data)).cpu().numpy()
-    if fit.outliers.any():
-        inputs = fit.data.standardise(rows.X[fit.outliers])
-        target = rows.y[fit.outliers] - fit.data.standardise.intercept
-        there = [torch.from_numpy(values).to(fit.data.inputs) for values in (inputs, target)]
-        found[:, fit.outliers] = torch.stack(fit.link.residuals(*there)).cpu().numpy()
+    for part, residuals in (
+        (~fit.outliers, fit.link.left_out),
+        (fit.outliers, fit.link.residuals),
+    ):
+        if part.any():
+            inputs = torch.from_numpy(fit.data.standardise(rows.X[part])).to(fit.data.inputs)
+            found[:, part] = torch.stack(residuals(inputs, rows.y[part])).cpu().numpy()
     return found[0], found[1]
 
 
@@ -110,7 +125,9 @@ def _far(residual: np.ndarray, error: np.ndarray, others: np.ndarray) -> np.ndar
     return (relative > _FAR * typical) & (np.abs(residual) > _LARGE * others.std())
 
 
-def _robust_likelihood(residual: np.ndarray, error: np.ndarray, span: float) -> float:
+def _robust_likelihood(
+    residual: np.ndarray, error: np.ndarray, log_slope: np.ndarray, span: float
+) -> float:
     normal = -0.5 * np.square(residual / error) - np.log(error) - 0.5 * np.log(2 * np.pi)
     spread = np.log(_SHARE / span) if span else -np.inf
-    return float(np.logaddexp(np.log1p(-_SHARE) + normal, spread).sum())
+    return float(np.logaddexp(np.log1p(-_SHARE) + normal + log_slope, spread).sum())

@@ -14,8 +14,23 @@ from torch import Tensor
 from flattest.networks import TwoLayerNet
 from flattest.regression.elimination import evaluate
 from flattest.regression.gaussian_process import SHAPES, Posterior, Process
-from flattest.regression.smooth_link import SmoothLink
+from flattest.regression.smooth_link import Limits, SmoothLink
+from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Standardisation
+
+_STORED = (
+    "basis",
+    "projection",
+    "variances",
+    "numbers",
+    "points",
+    "weights",
+    "explained",
+    "axes",
+    "low",
+    "high",
+)
+"""Numbers of a process."""
 
 
 class Predictor(NamedTuple):
@@ -25,19 +40,21 @@ class Predictor(NamedTuple):
     standardise: Standardisation
     link: SmoothLink | None
     network_error: float
-    """The network's cross-validation error."""
+    """The network's cross-validation error, in the units of the process."""
 
     def __call__(
         self, X: Float[np.ndarray, "n d"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"] | None]:
         """Return predictions, and their standard deviations where there is a process."""
         inputs = torch.from_numpy(self.standardise(X))
-        outputs = evaluate(self.network, inputs, self.network.n_features > inputs.shape[1])
-        deviation = None
         if self.link is not None:
-            outputs, spread = self.link(inputs, outputs, self.network_error)
-            deviation = spread.numpy()
-        return self.standardise.intercept + outputs.numpy(), deviation
+            inputs = self.link.limits(inputs)
+        outputs = evaluate(self.network, inputs, self.network.n_features > inputs.shape[1])
+        outputs = self.standardise.intercept + outputs
+        if self.link is None:
+            return outputs.numpy(), None
+        mean, deviation = self.link(inputs, outputs, self.network_error)
+        return mean.numpy(), deviation.numpy()
 
     def loadings(self, directions: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k d"]:
         """Return directions per standard deviation of each feature, as unit vectors."""
@@ -58,7 +75,15 @@ class Predictor(NamedTuple):
         if self.link is not None:
             posterior = self.link.posterior
             process = posterior.process
-            numbers = [self.network_error, self.link.scale, process.noise]
+            target = self.link.units
+            numbers = [
+                self.network_error,
+                process.noise,
+                target.centre,
+                target.size,
+                target.least,
+                target.most,
+            ]
             stored |= {
                 "process.basis": self.link.basis,
                 "process.projection": process.projection,
@@ -67,6 +92,9 @@ class Predictor(NamedTuple):
                 "process.points": posterior.points,
                 "process.weights": posterior.weights,
                 "process.explained": posterior.explained,
+                "process.axes": self.link.limits.axes,
+                "process.low": self.link.limits.low,
+                "process.high": self.link.limits.high,
             }
         return {name: values.contiguous() for name, values in stored.items()}
 
@@ -75,7 +103,12 @@ class Predictor(NamedTuple):
         if self.link is None:
             return None
         process = self.link.posterior.process
-        return {"shape": process.shape, "additive": process.additive}
+        return {
+            "shape": process.shape,
+            "additive": process.additive,
+            "trend": process.trend,
+            "logarithmic": self.link.units.logarithmic,
+        }
 
     @classmethod
     def of(
@@ -100,19 +133,26 @@ class Predictor(NamedTuple):
             return cls(network, units, None, 0.0)
         if kernel["shape"] not in (*SHAPES, "linear"):
             raise ValueError(f"there is no kernel {kernel['shape']!r}")
-        names = ("basis", "projection", "variances", "numbers", "points", "weights", "explained")
-        found = {name: tensor(f"process.{name}") for name in names}
+        found = {name: tensor(f"process.{name}") for name in _STORED}
         (h, k), n = found["projection"].shape, len(found["points"])
-        additive = bool(kernel["additive"])
-        shapes = ((d, h), (h, k), (k if additive else 1,), (3,), (n, k), (n,), (n, n))
-        for name, shape in zip(names, shapes, strict=True):
+        additive, trend = bool(kernel["additive"]), bool(kernel["trend"])
+        q, axes = (k if additive else 1) + trend, min(d, k)
+        shapes = ((d, h), (h, k), (q,), (6,), (n, k), (n,), (n, n), (d, axes), (axes,), (axes,))
+        for name, shape in zip(_STORED, shapes, strict=True):
             check_stored(f"process.{name}", found[name], shape)
-        error, scale, noise = found["numbers"].tolist()
+        error, noise, centre, size, least, most = found["numbers"].tolist()
         process = Process(
-            kernel["shape"], found["projection"], found["variances"], noise, additive=additive
+            kernel["shape"],
+            found["projection"],
+            found["variances"],
+            noise,
+            additive=additive,
+            trend=trend,
         )
         posterior = Posterior(process, found["points"], found["weights"], found["explained"])
-        link = SmoothLink(posterior, found["basis"], scale, pd.DataFrame())
+        scale = TargetScale(centre, size, least, most, bool(kernel["logarithmic"]))
+        limits = Limits(found["axes"], found["low"], found["high"])
+        link = SmoothLink(posterior, found["basis"], scale, limits, pd.DataFrame())
         return cls(network, units, link, error)
 
 

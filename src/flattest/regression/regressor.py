@@ -263,7 +263,7 @@ class MultiIndexRegressor(
         learners.append(whole := Learner(data, network))
         if robust:
             for learner in learners:
-                learner.restrict(found, data.standardise)
+                learner.restrict(found, data.standardise, robust.link.units)
         rounds = eliminate(
             learners,
             strengths,
@@ -279,7 +279,7 @@ class MultiIndexRegressor(
             values, vectors = whole.gradients(chosen.fit)
         self._keep_directions(values, vectors, chosen.n_directions if wanted else _count(values))
         smooth = robust.link.to("cpu") if robust else None
-        self.predictor_ = Predictor(self.network_, data.standardise, smooth, chosen.error)
+        self.predictor_ = Predictor(self.network_, data.standardise, smooth, chosen.unit_error)
         self.loadings_ = self.predictor_.loadings(self.directions_)
         self.link_ = "gaussian_process" if robust else "network"
         self.candidates_ = robust.link.candidates if robust else pd.DataFrame()

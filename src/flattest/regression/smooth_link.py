@@ -13,18 +13,47 @@ from torch import Tensor
 from flattest.regression.elimination import Network
 from flattest.regression.gaussian_process import Data, Posterior, Process
 from flattest.regression.projection_search import condition, search
+from flattest.regression.target_scale import TargetScale
 from flattest.regression.threads import one_thread
 from flattest.regression.training_data import TrainingData
 
 _ROWS = 4096  # predicted together, to bound the memory
+_BEYOND = 0.25
+"""How far beyond the training rows' range a link is followed, in units of the range."""
+
+
+class Limits(NamedTuple):
+    """Where along its directions a link is followed; beyond, it stays as it is there.
+
+    One feature that is far out in a single row, however little it matters, would otherwise decide
+    that row's prediction.
+    """
+
+    axes: Float[Tensor, "d k"]
+    low: Float[Tensor, " k"]
+    high: Float[Tensor, " k"]
+
+    @classmethod
+    def of(cls, axes: Float[Tensor, "d k"], inputs: Float[Tensor, "n d"]) -> Limits:
+        """Take the range of the training inputs, and some more."""
+        z = inputs @ axes
+        low, high = z.amin(0), z.amax(0)
+        margin = _BEYOND * (high - low)
+        return cls(axes, low - margin, high + margin)
+
+    def __call__(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Pull inputs back to the limits."""
+        z = inputs @ self.axes
+        return inputs + (z.clamp(self.low, self.high) - z) @ self.axes.T
 
 
 class SmoothLink(NamedTuple):
-    """A posterior of targets of unit variance, and how its inputs and outputs are scaled."""
+    """A posterior, and the units of its inputs and outputs."""
 
     posterior: Posterior
     basis: Float[Tensor, "d h"]
-    scale: float
+    units: TargetScale
+    limits: Limits
     candidates: pd.DataFrame
     """The processes compared."""
 
@@ -32,19 +61,23 @@ class SmoothLink(NamedTuple):
     def fit(
         cls,
         data: TrainingData,
+        units: TargetScale,
+        y: Float[np.ndarray, " n"],
         k: int | None,
         network: Network,
         rng: np.random.Generator,
         max_rounds: int,
     ) -> SmoothLink:
         """Search for the directions in the span of the features, and condition on all rows."""
-        scale = float((data.weight * data.target.square()).mean().sqrt())
+        data = data._replace(target=units(torch.from_numpy(y)).to(data.target))
         k = min(k, data.basis.shape[1]) if k else None
-        rows = Data.of(data.inputs @ data.basis, data.target / scale, data.weight)
+        rows = Data.of(data.inputs @ data.basis, data.target, data.weight)
         with one_thread():
             process, compared = search(data, rows, k, network, rng, max_rounds)
         posterior = condition(process, rows, rng)
-        return cls(posterior, data.basis, scale, _table(compared))
+        axes = _variation(posterior, data.basis, data)[1]
+        limits = Limits.of(axes, data.inputs)
+        return cls(posterior, data.basis, units, limits, _table(compared))
 
     def __call__(
         self, inputs: Float[Tensor, "n d"], others: Float[Tensor, " n"], error: float
@@ -52,47 +85,41 @@ class SmoothLink(NamedTuple):
         """Return the mean and the standard deviation of new targets, noise included.
 
         Another regression is taken for an observation of the function, of variance `error`, its
-        mean squared error: it counts where the data say little, as beyond their range.
+        mean squared error in units of the process: it counts where the data say little, as beyond
+        their range.
         """
         mean, variance = self._function(inputs)
         share = variance / (variance + error)
-        mean = (1 - share) * mean + share * others
-        return mean, (share * error + self.noise).sqrt()
+        mean = (1 - share) * mean + share * self.units(others)
+        mean, variance = self.units.moments(mean, share * error + self.posterior.process.noise)
+        return mean, variance.sqrt()
 
     def _function(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and the variance of the function."""
+        """Return the mean and the variance of the function, in its own units."""
         parts = [self.posterior(rows @ self.basis) for rows in inputs.split(_ROWS)]
         mean, variance = (torch.cat(values) for values in zip(*parts, strict=True))
-        return self.scale * mean, self.scale**2 * variance
+        return mean, variance
 
-    @property
-    def noise(self) -> float:
-        """The variance of the noise."""
-        return self.scale**2 * self.posterior.process.noise
-
-    def left_out(self, data: TrainingData) -> tuple[Tensor, Tensor]:
+    def left_out(
+        self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
+    ) -> tuple[Tensor, Tensor]:
         """Return the residuals of the training rows, left out where possible, and their errors."""
-        if len(self.posterior.points) == len(data.target):  # conditioned exactly
+        if len(self.posterior.points) == len(y):  # conditioned exactly
             residual, variance = self.posterior.left_out()
-            return self.scale * residual, self.scale * variance.sqrt()
-        return self.residuals(data.inputs, data.target)
+            return residual, variance.sqrt()
+        return self.residuals(inputs, y)
 
-    def residuals(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the residuals of other rows, and their standard errors."""
+    def residuals(
+        self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the residuals of other rows in units of the process, and their errors."""
         mean, variance = self._function(inputs)
-        return target - mean, (variance + self.noise).sqrt()
+        noise = self.posterior.process.noise
+        return self.units(torch.from_numpy(y)).to(mean) - mean, (variance + noise).sqrt()
 
     def gradients(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Eigenvalues and vectors of the average gradient outer product, largest first."""
-        B = self.basis @ self.posterior.process.projection
-        M = B.new_zeros(B.shape[1], B.shape[1])
-        for rows, weight in zip(data.inputs.split(_ROWS), data.weight.split(_ROWS), strict=True):
-            slopes = self.posterior.gradients(rows @ self.basis)
-            M += (slopes * weight[:, None]).T @ slopes * (self.scale**2 / len(data.inputs))
-        # From an orthonormal basis of the span: more digits than from B M B^T.
-        Q, R = torch.linalg.qr(B)
-        values, vectors = torch.linalg.eigh(R @ M @ R.T)
-        return values.flip(0).clamp_min(0), Q @ vectors.flip(1)
+        return _variation(self.posterior, self.basis, data)
 
     @property
     def converged(self) -> bool:
@@ -106,7 +133,26 @@ class SmoothLink(NamedTuple):
             projection=process.projection.to(device), variances=process.variances.to(device)
         )
         tensors = (value.to(device) for value in self.posterior[1:])
-        return self._replace(posterior=Posterior(process, *tensors), basis=self.basis.to(device))
+        return self._replace(
+            posterior=Posterior(process, *tensors),
+            basis=self.basis.to(device),
+            limits=Limits(*(value.to(device) for value in self.limits)),
+        )
+
+
+def _variation(
+    posterior: Posterior, basis: Float[Tensor, "d h"], data: TrainingData
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
+    """Decompose the average gradient outer product of the posterior mean."""
+    B = basis @ posterior.process.projection
+    M = B.new_zeros(B.shape[1], B.shape[1])
+    for rows, weight in zip(data.inputs.split(_ROWS), data.weight.split(_ROWS), strict=True):
+        slopes = posterior.gradients(rows @ basis)
+        M += (slopes * weight[:, None]).T @ slopes / len(data.inputs)
+    # From an orthonormal basis of the span: more digits than from B M B^T.
+    Q, R = torch.linalg.qr(B)
+    values, vectors = torch.linalg.eigh(R @ M @ R.T)
+    return values.flip(0).clamp_min(0), Q @ vectors.flip(1)
 
 
 def _table(processes: list[Process]) -> pd.DataFrame:
@@ -115,6 +161,7 @@ def _table(processes: list[Process]) -> pd.DataFrame:
             "n_directions": [process.n_directions for process in processes],
             "kernel": [process.shape for process in processes],
             "additive": [process.additive for process in processes],
+            "trend": [process.trend for process in processes],
             "log_evidence": [process.evidence for process in processes],
             "score": [process.score for process in processes],
             "converged": [process.converged for process in processes],
