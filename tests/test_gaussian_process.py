@@ -8,10 +8,12 @@ from flattest.regression.gaussian_process import (
     _JITTER,
     SHAPES,
     Data,
+    Effort,
     Posterior,
     Process,
     _evidence_and_slopes,
     evidence,
+    fit_process,
     gradients,
 )
 
@@ -22,9 +24,10 @@ KERNELS = {
     ),
 }
 CASES = [
-    pytest.param(shape, additive, id=f"{shape}{'-additive' * additive}")
+    pytest.param(shape, additive, trend, id=f"{shape}{'-additive' * additive}{'-trend' * trend}")
     for shape in SHAPES
     for additive in (False, True)
+    for trend in (False, True)
 ]
 
 
@@ -34,11 +37,12 @@ def _data(n: int = 12, d: int = 4, seed: int = 0) -> Data:
     return Data.of(X, y, torch.from_numpy(rng.uniform(0.5, 3, n)))
 
 
-def _process(shape: str, additive: bool, d: int = 4, k: int = 2) -> Process:
+def _process(shape: str, additive: bool, trend: bool = False, d: int = 4, k: int = 2) -> Process:
     rng = np.random.default_rng(1)
     projection = torch.from_numpy(rng.standard_normal((d, k)))
-    variances = torch.tensor([0.7, 1.3][: k if additive else 1], dtype=torch.float64)
-    return Process(shape, projection, variances, 0.2, additive=additive)
+    variances = [0.7, 1.3][: k if additive else 1] + [0.4] * trend
+    found = torch.tensor(variances, dtype=torch.float64)
+    return Process(shape, projection, found, 0.2, additive=additive, trend=trend)
 
 
 def _dense(process: Process, projection: torch.Tensor, X: torch.Tensor) -> torch.Tensor:
@@ -46,10 +50,11 @@ def _dense(process: Process, projection: torch.Tensor, X: torch.Tensor) -> torch
     z = X @ projection
     parts = [z[:, i : i + 1] for i in range(z.shape[1])] if process.additive else [z]
     kernel = KERNELS[process.shape]
-    return sum(
+    total = sum(
         v * kernel((part[:, None] - part[None]).square().sum(-1))
-        for v, part in zip(process.variances, parts, strict=True)
+        for v, part in zip(process.variances, parts, strict=False)
     )
+    return total + process.variances[-1] * z @ z.T if process.trend else total
 
 
 def _covariance(process: Process, projection: torch.Tensor, data: Data) -> torch.Tensor:
@@ -57,9 +62,9 @@ def _covariance(process: Process, projection: torch.Tensor, data: Data) -> torch
     return _dense(process, projection, data.X) + torch.diag(diagonal)
 
 
-@pytest.mark.parametrize(("shape", "additive"), CASES)
-def test_evidence_and_its_slopes(shape: str, additive: bool) -> None:
-    data, process = _data(), _process(shape, additive)
+@pytest.mark.parametrize(("shape", "additive", "trend"), CASES)
+def test_evidence_and_its_slopes(shape: str, additive: bool, trend: bool) -> None:
+    data, process = _data(), _process(shape, additive, trend)
     projection = process.projection.clone().requires_grad_()
     K = _covariance(process, projection, data)
     normal = torch.distributions.MultivariateNormal(torch.zeros(12, dtype=torch.float64), K)
@@ -87,16 +92,16 @@ def test_blocks_are_independent() -> None:
     assert whole == pytest.approx(sum(evidence(half.blocks(6), process) for half in halves))
 
 
-@pytest.mark.parametrize(("shape", "additive"), CASES)
-def test_posterior(shape: str, additive: bool) -> None:
-    data, process = _data(), _process(shape, additive)
+@pytest.mark.parametrize(("shape", "additive", "trend"), CASES)
+def test_posterior(shape: str, additive: bool, trend: bool) -> None:
+    data, process = _data(), _process(shape, additive, trend)
     posterior = Posterior.of(process, data)
     K = _covariance(process, process.projection, data)
     fresh = torch.from_numpy(np.random.default_rng(2).standard_normal((5, 4)))
     cross = _dense(process, process.projection, torch.cat([fresh, data.X]))[:5, 5:]
     mean, variance = posterior(fresh)
     torch.testing.assert_close(mean, cross @ torch.linalg.solve(K, data.y[:, 0]))
-    prior = process.variances.sum()
+    prior = _dense(process, process.projection, fresh).diagonal()
     torch.testing.assert_close(
         variance, prior - (cross * torch.linalg.solve(K, cross.T).T).sum(1), rtol=1e-6, atol=1e-8
     )
@@ -122,9 +127,11 @@ def test_inducing_points_at_all_rows_are_exact(shape: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("shape", "additive"), [*CASES, pytest.param("linear", False)])
-def test_gradients_of_the_mean(shape: str, additive: bool) -> None:
-    data, process = _data(), _process(shape, additive)
+@pytest.mark.parametrize(
+    ("shape", "additive", "trend"), [*CASES, pytest.param("linear", False, False)]
+)
+def test_gradients_of_the_mean(shape: str, additive: bool, trend: bool) -> None:
+    data, process = _data(), _process(shape, additive, trend)
     found = gradients(data.blocks(12), process)
     posterior = Posterior.of(process, data)
     torch.testing.assert_close(posterior.gradients(data.X), found, rtol=1e-6, atol=1e-8)
@@ -133,3 +140,40 @@ def test_gradients_of_the_mean(shape: str, additive: bool) -> None:
         step = 1e-5 * inverse[column]
         up, down = posterior(data.X + step)[0], posterior(data.X - step)[0]
         torch.testing.assert_close(found[:, column], (up - down) / 2e-5, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("free", ["projection", "lengths", "scale"])
+def test_a_fit_ends_where_the_evidence_is_flat(free: str) -> None:
+    data = _data(60, 3).blocks(60)
+    y = (data.X[..., :1] ** 2 + 0.1 * data.y).sub_(1)
+    start = _process("gaussian", False, d=3)._replace(free=free)
+    data = data._replace(y=y)
+    fitted = fit_process(data, start, Effort(max_iter=500, tol=1e-12))
+    assert fitted.converged
+    assert fitted.evidence > evidence(data, start)
+    assert fitted.evidence == pytest.approx(evidence(data, fitted))
+    _, slope, in_variances, in_noise = _evidence_and_slopes(data, fitted)
+    scale = (slope * fitted.projection).sum(0)
+    slopes = {"projection": slope, "lengths": scale, "scale": scale.sum()}[free]
+    inside = np.abs(np.log(fitted.variances.numpy())) < 7.9  # elsewhere the bound holds it back
+    assert slopes.abs().max() < 0.1
+    assert np.abs(np.where(inside, in_variances, 0)).max() < 0.1
+    assert np.abs(in_noise).max() < 0.1
+    fixed = start.projection if free == "scale" else None
+    if fixed is not None:
+        ratio = fitted.projection / fixed
+        torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
+
+
+def test_parameters_that_change_nothing_have_no_price() -> None:
+    def count(**changes: object) -> int:
+        return _process("gaussian", False)._replace(**changes).n_parameters
+
+    assert count() == 4 * 2 - 1 + 2  # a turn in the plane is free
+    assert _process("gaussian", True).n_parameters == 4 * 2 + 3
+    assert _process("gaussian", False, True).n_parameters == 4 * 2 - 1 + 3
+    assert count(free="lengths") == 2 + 2
+    assert count(free="scale") == 1 + 2
+    priced = _process("gaussian", False).fitted(-5.0, 100)
+    assert priced.score == pytest.approx(-5 - 9 * np.log(100) / 2 - 9 * 10 / 90)
+    assert _process("gaussian", False).fitted(-5.0, 17).score == -np.inf

@@ -113,6 +113,40 @@ def test_functions_of_all_features_are_no_low_dimensional():
     assert model.n_directions_ == 4
 
 
+def test_logarithms_are_taken_where_they_explain_more():
+    X = np.random.default_rng(0).standard_normal((260, 5))
+    noise = np.random.default_rng(1).standard_normal(260)
+    y = np.exp(2 * np.sin(X[:, 0] + X[:, 1]) + 0.3 * noise)
+    model = _quick(link="gaussian_process").fit(X[:180], y[:180])
+    assert model.log_target_
+    assert model.n_directions_ == 1
+    mean, deviation = model.predict(X[180:], return_std=True)
+    expected = np.exp(2 * np.sin(X[180:, 0] + X[180:, 1]) + 0.3**2 / 2)
+    assert np.abs(np.log(mean / expected)).mean() < 0.15
+    # The standard deviation of a lognormal target is proportional to its mean.
+    relative = deviation / mean
+    assert 0.2 < np.median(relative) < 0.45
+    assert not _quick(link="gaussian_process").fit(X[:180], 50 + X[:180, 0]).log_target_
+
+
+def test_a_link_is_followed_only_so_far():
+    X, y = _planted(n=120)
+    model = _quick(link="gaussian_process", n_directions=1).fit(X, y)
+    z = X @ model.directions_[0]
+    far = model.directions_ * (z.max() + 0.5 * np.ptp(z)), model.directions_ * 1e6
+    assert model.predict(far[1]) == pytest.approx(model.predict(far[0]), rel=1e-6)
+    assert np.isfinite(model.predict(-far[1])).all()
+
+
+def test_trends_go_on_beyond_the_data():
+    X = np.random.default_rng(0).uniform(-1, 1, (150, 3))
+    y = 3 * X[:, 0] + 0.3 * np.sin(6 * X[:, 0])
+    y += 0.05 * np.random.default_rng(1).standard_normal(150)
+    model = _quick(link="gaussian_process").fit(X, y)
+    assert model.candidates_.iloc[-1]["trend"]
+    assert model.predict([[1.8, 0, 0]])[0] == pytest.approx(5.1, abs=0.8)
+
+
 def test_importances_of_features_are_those_of_the_directions():
     X, y = _planted()
     for link in ("gaussian_process", "network"):

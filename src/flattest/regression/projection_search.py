@@ -31,6 +31,8 @@ _AGREE, _ALIKE = 0.03, 0.95
 between the average gradient outer products."""
 _NEAR = 0.1
 """Nats per row within which a worse candidate may still win with another kernel."""
+_TIE = 1.0
+"""Nats, of all rows, that do not matter: the odds are less than three to one."""
 _ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
 """Rows on which starts are compared, per feature, and their bounds."""
 _SEARCH_ROWS, _SEARCH_BLOCK = 1000, 500
@@ -107,11 +109,12 @@ def search(
     variants = [variant for process in tried for variant in _variants(data, process, rng)]
     final = [*candidates, *variants] if k is None else [*allowed, *variants]
     final.sort(key=_score, reverse=True)
-    polished = [_polish(data, p) for p in final[:_POLISHED] if _is_near(p, final[0], data)]
+    near = [p for p in final[1:_POLISHED] if _is_near(p, final[0], data)]
+    polished = [_polish(data, process) for process in (final[0], *near)]
     if _best(polished).shape != "linear":
         polished.append(_polish(data, _with_trend(data, _best(polished))))
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
-    best = fit_process(whole, _best(polished), _LONG)
+    best = fit_process(whole, _simplest(polished), _LONG)
     return best, [*candidates, *variants, *polished, best]
 
 
@@ -145,6 +148,13 @@ def _score(process: Process) -> float:
 
 def _best(processes: list[Process]) -> Process:
     return max(processes, key=_score)
+
+
+def _simplest(processes: list[Process]) -> Process:
+    """Return the fewest directions whose score is hardly distinguishable from the best."""
+    best = _best(processes).score
+    tied = [process for process in processes if process.score >= best - _TIE]
+    return min(tied, key=lambda p: (1 if p.shape == "linear" else p.n_directions, -p.score))
 
 
 def _is_near(process: Process, better: Process, data: Data) -> bool:

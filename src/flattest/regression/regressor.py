@@ -73,6 +73,8 @@ class MultiIndexRegressor(
         than 2,000 rows the process is a function of its values at 1,000 of them, and its
         directions are fitted to at most 4,000 rows, in blocks. Targets that lie far from what the
         other rows predict are left out where the rest is then explained better; a warning says so.
+        Positive targets that are less skewed as logarithms are fitted as these too, and the better
+        fit is taken.
     penalty : {"reflected_flatness", "flatness", "weight_decay"}
         What ``Q`` is: as above; without the reflections; or the sum of squares of all parameters.
     strengths : "auto" or sequence of float
@@ -113,11 +115,13 @@ class MultiIndexRegressor(
         Shares of the standardised features in the average gradient outer product's diagonal.
     link_ : {"gaussian_process", "network"}
         What predicts.
+    log_target_ : bool
+        Whether the process is one of the targets' logarithms.
     candidates_ : DataFrame
         The Gaussian processes compared: `n_directions`, `kernel`, `additive` (a sum of functions
-        of one direction each), `log_evidence`, `score` (less the price of the parameters, what is
-        compared) and `converged`; the last one is fitted to more rows, where there are many. No
-        rows with ``link="network"``.
+        of one direction each), `trend` (a linear function is added), `log_evidence`, `score` (less
+        the price of the parameters, what is compared) and `converged`; the last one is fitted to
+        more rows, where there are many. No rows with ``link="network"``.
     outliers_ : ndarray of shape (n,)
         Tells the training rows whose targets were left out as outliers.
     predictor_ : Predictor
@@ -282,6 +286,7 @@ class MultiIndexRegressor(
         self.predictor_ = Predictor(self.network_, data.standardise, smooth, chosen.unit_error)
         self.loadings_ = self.predictor_.loadings(self.directions_)
         self.link_ = "gaussian_process" if robust else "network"
+        self.log_target_ = robust is not None and robust.link.units.logarithmic
         self.candidates_ = robust.link.candidates if robust else pd.DataFrame()
         self.path_ = pd.concat([entry.table() for entry in rounds], ignore_index=True)
         self._warn(chosen)
@@ -342,6 +347,9 @@ class MultiIndexRegressor(
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the target.
+
+        A Gaussian process is followed along each direction to half of the training rows' range
+        beyond it; farther out it stays as it is there.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ from flattest.regression.threads import one_thread
 from flattest.regression.training_data import TrainingData
 
 _ROWS = 4096  # predicted together, to bound the memory
-_BEYOND = 0.25
+_BEYOND = 0.5
 """How far beyond the training rows' range a link is followed, in units of the range."""
 
 
