@@ -337,7 +337,9 @@ def test_progress_is_shown_on_request(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes Rich take the captured stream for a terminal
     X, y = _planted(n=30, d=2)
     _quick(verbose=1).fit(X, y)
-    assert "fitting on" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "searching for directions" in shown
+    assert "fitting on" in shown
     _quick().fit(X, y)
     assert not capsys.readouterr().err
 

@@ -14,19 +14,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from joblib import Parallel, delayed
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from flattest.activations import Homogeneous
 from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
+from flattest.regression.progress import progress
 from flattest.regression.regularisation_path import Fit, Penalty, regularisation_path
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.threads import one_thread
@@ -235,10 +228,10 @@ def eliminate(
     near, counts = strengths, sizes(learners[-1].basis.shape[1], fewest, max_rounds)
     later = min(2 * _NEIGHBOURS + 1, len(strengths))
     networks = len(learners) * (len(strengths) + (len(counts) - 1) * later)
-    with _progress(verbose) as bar, one_thread():
+    with progress("networks", verbose) as bar, one_thread():
         task = bar.add_task("", total=networks)
         for h, following in zip(counts, [*counts[1:], None], strict=True):
-            bar.update(task, description=f"{h} direction{'s' * (h > 1)}")
+            bar.update(task, description=f"fitting on {h} direction{'s' * (h > 1)}")
             seeds = rng.integers(2**63, size=len(learners)).tolist()
             paths = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
                 delayed(learner.path)(near, seed)
@@ -269,19 +262,6 @@ def _round(
 def _neighbours(strengths: np.ndarray, best: float) -> np.ndarray:
     centre = int(np.searchsorted(strengths, best))
     return strengths[max(0, centre - _NEIGHBOURS) : centre + _NEIGHBOURS + 1]
-
-
-def _progress(verbose: Any) -> Progress:
-    """Make a bar over the networks to be fitted, on the error stream."""
-    columns = (
-        TextColumn("fitting on {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("networks, time left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not verbose)
 
 
 def evaluate(net: TwoLayerNet, inputs: Float[Tensor, "n d"], bias: bool) -> Float[Tensor, " n"]:

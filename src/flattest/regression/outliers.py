@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from flattest.regression.elimination import Network
+from flattest.regression.progress import progress
+from flattest.regression.projection_search import STEPS
 from flattest.regression.smooth_link import SmoothLink
 from flattest.regression.target_scale import TargetScale, may_be_logarithmic
 from flattest.regression.training_data import Rows, TrainingData
@@ -38,6 +40,7 @@ def fit_robustly(
     *,
     max_rounds: int,
     device: torch.device,
+    verbose: Any = 0,
 ) -> RobustFit | None:
     r"""Fit a link; where targets lie far off, fit again without them, and take what fits better.
 
@@ -66,6 +69,8 @@ def fit_robustly(
         Rounds of re-weighting.
     device : torch.device
         Where to compute.
+    verbose
+        As for the estimator.
 
     Returns
     -------
@@ -78,24 +83,39 @@ def fit_robustly(
     if may_be_logarithmic(rows.y):
         suspected.append((True, none))
     tried: list[tuple[bool, bytes]] = []
-    while suspected and len(fits) < _FITS:
-        logarithmic, outliers = suspected.pop(0)
-        if outliers.mean() > _MOST or (logarithmic, outliers.tobytes()) in tried:
-            continue
-        tried.append((logarithmic, outliers.tobytes()))
-        kept = rows.without(outliers)
-        data = TrainingData.of(kept, bias=network.bias, device=device)
-        if not data.varies:
-            continue
-        units = TargetScale.of(kept.y, kept.weight, logarithmic=logarithmic, centred=network.bias)
-        link = SmoothLink.fit(data, units, kept.y, k, network, rng, max_rounds)
-        fit = RobustFit(link, data, outliers)
-        residual, error = _residuals(rows, fit)
-        likelihood = _robust_likelihood(residual, error, units.log_slope(rows.y), np.ptp(rows.y))
-        fits.append((likelihood, fit))
-        suspected.append(
-            (logarithmic, _far(residual, error, units(torch.from_numpy(kept.y)).numpy()))
-        )
+    with progress("steps", verbose) as bar:
+        task = bar.add_task("searching for directions", total=STEPS)
+        while suspected and len(fits) < _FITS:
+            logarithmic, outliers = suspected.pop(0)
+            if outliers.mean() > _MOST or (logarithmic, outliers.tobytes()) in tried:
+                continue
+            tried.append((logarithmic, outliers.tobytes()))
+            kept = rows.without(outliers)
+            data = TrainingData.of(kept, bias=network.bias, device=device)
+            if not data.varies:
+                continue
+            what = (
+                f", {outliers.sum()} outliers left out" * bool(outliers.any())
+                + ", log" * logarithmic
+            )
+            bar.update(
+                task,
+                description=f"searching for directions{what}",
+                completed=STEPS * len(fits),
+                total=STEPS * (len(fits) + 1 + len(suspected)),
+            )
+            units = TargetScale.of(
+                kept.y, kept.weight, logarithmic=logarithmic, centred=network.bias
+            )
+            link = SmoothLink.fit(
+                data, units, kept.y, k, network, rng, max_rounds, lambda: bar.advance(task)
+            )
+            fit = RobustFit(link, data, outliers)
+            residual, error = _residuals(rows, fit)
+            density = _robust_likelihood(residual, error, units.log_slope(rows.y), np.ptp(rows.y))
+            fits.append((density, fit))
+            others = units(torch.from_numpy(kept.y)).numpy()
+            suspected.append((logarithmic, _far(residual, error, others)))
     return max(fits, key=lambda entry: entry[0])[1] if fits else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from flattest.regression.gaussian_process import (
 from flattest.regression.starts import SHAPE, starts
 from flattest.regression.training_data import TrainingData
 
+STEPS = 8
+"""The starts, ever fewer directions, all features, other kernels, and all rows."""
 _MOST = 5
 """Directions at the start, where their number is not given."""
 _COMPARED = 3
@@ -54,6 +56,7 @@ def search(
     network: Network,
     rng: np.random.Generator,
     max_rounds: int,
+    step: Callable[[], None],
 ) -> tuple[Process, list[Process]]:
     """Find the directions on which the targets depend.
 
@@ -76,6 +79,8 @@ def search(
         Draws rows where there are many, networks and rotations.
     max_rounds : int
         Rounds of re-weighting at the starts.
+    step : callable
+        Told each of `STEPS` steps done; starts that are not needed are none.
 
     Returns
     -------
@@ -91,15 +96,17 @@ def search(
     few = rows.some(some).blocks(_SEARCH_BLOCK)
     at_first = min(rows.X.shape[1], max(_MOST, k or 1))
     beginnings = starts(training.some(some), few, at_first, network, rng, max_rounds)
-    chain = _best_chain(few, beginnings, k or 1)
+    chain = _best_chain(few, beginnings, k or 1, step)
     data = rows.some(order[:_SEARCH_ROWS]).blocks(_SEARCH_BLOCK)
     candidates = _descend(data, chain, k)
+    step()
     allowed = [process for process in candidates if k in (None, process.n_directions)]
     if k is None:
         plain = [fit_process(data, process, _FINE) for process in _alike(data)]
         if training.has_axes and _is_near(_best(plain), _best(allowed), data):
             plain += [fit_process(data, process, _FINE) for process in _with_lengths(data)]
         candidates += plain
+    step()
     # Other kernels for the best number of directions, for the next one if it is near, and for a
     # single direction, which costs little.
     first, *others = sorted(allowed, key=_score, reverse=True)
@@ -107,6 +114,7 @@ def search(
     tried += [p for p in others[:1] if p.n_directions > 1 and _is_near(p, first, data)]
     tried += [p for p in others if p.n_directions == 1]
     variants = [variant for process in tried for variant in _variants(data, process, rng)]
+    step()
     final = [*candidates, *variants] if k is None else [*allowed, *variants]
     final.sort(key=_score, reverse=True)
     near = [p for p in final[1:_POLISHED] if _is_near(p, final[0], data)]
@@ -115,6 +123,7 @@ def search(
         polished.append(_polish(data, _with_trend(data, _best(polished))))
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
     best = fit_process(whole, _simplest(polished), _LONG)
+    step()
     return best, [*candidates, *variants, *polished, best]
 
 
@@ -162,7 +171,9 @@ def _is_near(process: Process, better: Process, data: Data) -> bool:
     return process.score > better.score - _NEAR * data.y.numel()
 
 
-def _best_chain(data: Data, beginnings: Iterator[Process], fewest: int) -> list[Process]:
+def _best_chain(
+    data: Data, beginnings: Iterator[Process], fewest: int, step: Callable[[], None]
+) -> list[Process]:
     """Follow starts to a few directions, and return the fits of the one that gets furthest.
 
     Once two come to the same end, the remaining ones are left out, unless the rows are few: there
@@ -179,6 +190,7 @@ def _best_chain(data: Data, beginnings: Iterator[Process], fewest: int) -> list[
         outer = slopes.T @ slopes
         found.append(outer / outer.norm())
         chains.append(chain)
+        step()
         first, *others = sorted(range(len(chains)), key=lambda i: -chains[i][-1].evidence)
         agree = [
             chains[first][-1].evidence - chains[i][-1].evidence < _AGREE * rows

@@ -252,7 +252,15 @@ class MultiIndexRegressor(
         rows, robust = Rows.of(X, y, weight), None
         counted = rows.position >= 0
         if link == "gaussian_process":
-            robust = fit_robustly(rows, wanted, network, rng, max_rounds=max_rounds, device=device)
+            robust = fit_robustly(
+                rows,
+                wanted,
+                network,
+                rng,
+                max_rounds=max_rounds,
+                device=device,
+                verbose=self.verbose,
+            )
         if robust:
             rows = rows.without(robust.outliers)
             data = robust.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -67,13 +68,14 @@ class SmoothLink(NamedTuple):
         network: Network,
         rng: np.random.Generator,
         max_rounds: int,
+        step: Callable[[], None] = lambda: None,
     ) -> SmoothLink:
         """Search for the directions in the span of the features, and condition on all rows."""
         data = data._replace(target=units(torch.from_numpy(y)).to(data.target))
         k = min(k, data.basis.shape[1]) if k else None
         rows = Data.of(data.inputs @ data.basis, data.target, data.weight)
         with one_thread():
-            process, compared = search(data, rows, k, network, rng, max_rounds)
+            process, compared = search(data, rows, k, network, rng, max_rounds, step)
         posterior = condition(process, rows, rng)
         axes = _variation(posterior, data.basis, data)[1]
         limits = Limits.of(axes, data.inputs)
