@@ -34,9 +34,16 @@ def peer_function() -> TrialFunction:
     return trial_function(f"{_FILE}:trial", code=code)
 
 
+def our_function() -> TrialFunction:
+    """Return the trial of the regressor: results hold for the code of both."""
+    trial = trial_function(f"{_FILE}:our_trial")
+    regressor = trial_function("flattest.regression.regressor:MultiIndexRegressor")
+    return trial_function(trial.reference, code=f"{trial.code} {regressor.code}")
+
+
 def trials(learners: list[str], kinds: list[str]) -> Iterator[Trial]:
     """Yield the trials, all learners of one task after each other."""
-    peers, ours = peer_function(), trial_function(f"{_FILE}:our_trial")
+    peers, ours = peer_function(), our_function()
     for seed in range(max(len(tasks.seeds(kind)) for kind in kinds)):
         for settings in tasks.settings():
             if settings["kind"] in kinds and seed in tasks.seeds(str(settings["kind"])):
