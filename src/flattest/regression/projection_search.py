@@ -60,10 +60,11 @@ def search(
 ) -> tuple[Process, list[Process]]:
     """Find the directions on which the targets depend.
 
-    From several starts with a few directions more than are needed, the one along which the
-    function varies least is dropped, and the rest fitted anew, one after the other. The number
-    that scores best goes on: with another kernel, as a sum of functions of one direction each,
-    and, where it is not given, against a linear function and functions of all features.
+    From several starts with a few directions more than are needed, the one without which the
+    evidence is highest is dropped, and the rest fitted anew, one after the other. The number that
+    scores best goes on: with another kernel, as a sum of functions of one direction each, with a
+    linear function added, and, where it is not given, against a linear function and functions of
+    all features.
 
     Parameters
     ----------
