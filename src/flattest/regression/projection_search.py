@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,11 +20,11 @@ from flattest.regression.gaussian_process import (
     fit_process,
     gradients,
 )
-from flattest.regression.starts import SHAPE, starts
+from flattest.regression.starts import SHAPE, STARTS, starts
 from flattest.regression.training_data import TrainingData
 
-STEPS = 8
-"""The starts, ever fewer directions, all features, other kernels, and all rows."""
+STEPS = STARTS + 4
+"""All features, the starts, ever fewer directions, other kernels, and all rows."""
 _MOST = 5
 """Directions at the start, where their number is not given."""
 _COMPARED = 3
@@ -97,16 +98,16 @@ def search(
     few = rows.some(some).blocks(_SEARCH_BLOCK)
     at_first = min(rows.X.shape[1], max(_MOST, k or 1))
     beginnings = starts(training.some(some), few, at_first, network, rng, max_rounds)
-    chain = _best_chain(few, beginnings, k or 1, step)
     data = rows.some(order[:_SEARCH_ROWS]).blocks(_SEARCH_BLOCK)
-    candidates = _descend(data, chain, k)
+    plain = [] if k else [fit_process(data, process, _FINE) for process in _alike(data)]
     step()
+    floor = _best(plain).score / data.y.numel() if plain else -math.inf
+    chain = _best_chain(few, beginnings, k or 1, floor, step)
+    candidates = _descend(data, chain, k)
     allowed = [process for process in candidates if k in (None, process.n_directions)]
-    if k is None:
-        plain = [fit_process(data, process, _FINE) for process in _alike(data)]
-        if training.has_axes and _is_near(_best(plain), _best(allowed), data):
-            plain += [fit_process(data, process, _FINE) for process in _with_lengths(data)]
-        candidates += plain
+    if plain and training.has_axes and _is_near(_best(plain), _best(allowed), data):
+        plain += [fit_process(data, process, _FINE) for process in _with_lengths(data)]
+    candidates += plain
     step()
     # Other kernels for the best number of directions, for the next one if it is near, and for a
     # single direction, which costs little.
@@ -173,12 +174,17 @@ def _is_near(process: Process, better: Process, data: Data) -> bool:
 
 
 def _best_chain(
-    data: Data, beginnings: Iterator[Process], fewest: int, step: Callable[[], None]
+    data: Data,
+    beginnings: Iterator[Process],
+    fewest: int,
+    floor: float,
+    step: Callable[[], None],
 ) -> list[Process]:
     """Follow starts to a few directions, and return the fits of the one that gets furthest.
 
     Once two come to the same end, the remaining ones are left out, unless the rows are few: there
-    they cost little, and may agree by chance.
+    they cost little, and may agree by chance. More than the usual ones are followed only where none
+    of these gets beyond the floor, a score per row that takes no directions to reach.
     """
     chains: list[list[Process]] = []
     found: list[Tensor] = []
@@ -191,7 +197,8 @@ def _best_chain(
         outer = slopes.T @ slopes
         found.append(outer / outer.norm())
         chains.append(chain)
-        step()
+        if len(chains) <= STARTS:
+            step()
         first, *others = sorted(range(len(chains)), key=lambda i: -chains[i][-1].evidence)
         agree = [
             chains[first][-1].evidence - chains[i][-1].evidence < _AGREE * rows
@@ -199,6 +206,8 @@ def _best_chain(
             for i in others
         ]
         if rows >= _START_ROWS[0] and any(agree):
+            break
+        if len(chains) >= STARTS and max(entry[-1].score for entry in chains) > floor * rows:
             break
     return max(chains, key=lambda entry: entry[-1].evidence)
 

@@ -23,6 +23,9 @@ SHAPE = "matern52"
 _NOISE = 0.1  # at the start; the landscape is smoother with much
 _ONCE, _IN_ROUNDS = 0.03, 0.1
 """Strengths of the penalty of a network fitted once, and of one fitted in rounds."""
+STARTS = 4
+"""Starts that are usually enough; the ones after them are networks of other seeds."""
+_MORE = 3
 _ROUNDS = (2, 5)
 """Rounds of re-weighting after which the coarse processes serve."""
 _SCALES, _NOISES = (0.5, 1.0, 2.0), np.geomspace(1e-4, 10, 11)
@@ -59,7 +62,7 @@ def starts(
         Not fitted yet.
     """
     processes = _of_processes(data, k, max_rounds)
-    for strength, rounds in ((_ONCE, 0), (_IN_ROUNDS, max_rounds)):
+    for strength, rounds in [(_ONCE, 0), (_IN_ROUNDS, max_rounds)] * (1 + _MORE):
         # One of each kind in turn: two that agree are then not two of a kind.
         yield from (_start(data, projection) for projection in itertools.islice(processes, 1))
         found = _of_network(training, k, network, strength, rounds, int(rng.integers(2**63)))
