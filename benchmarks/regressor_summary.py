@@ -179,6 +179,10 @@ def grid_section(cells: pd.DataFrame) -> list[str]:
         "",
         *table(lost.round(4)),
         "",
+        "Quadratics of ten features have 66 coefficients, which hundreds of rows with little noise "
+        "determine: a process of all features with long length scales is such a regression, and "
+        "its directions need not be found.",
+        "",
         "All cells:",
         "",
         *table(cells.round(4)),
