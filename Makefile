@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-com
 export PYTHONDONTWRITEBYTECODE :=
 
 # One thread per test process: the processes already use the cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # Check every jaxtyping annotation (shapes and types) of the package at run time.
 TYPED  := --jaxtyping-packages=flattest,beartype.beartype
 # Bad input has to meet flattest's own sentences, not the type checker's.

@@ -238,7 +238,8 @@ class MultiIndexRegressor(
         )
         strengths = settings.check_strengths(self.strengths)
         rng, cv = check_random_state(self.random_state), settings.check_folds(self.cv)
-        max_rounds = check_positive_int(self.max_rounds, "max_rounds")
+        options: dict[str, Any] = {"verbose": self.verbose}
+        options["max_rounds"] = check_positive_int(self.max_rounds, "max_rounds")
         link = settings.check_link(self.link, network.bias)
         n_jobs, device = settings.check_jobs(self.n_jobs), settings.check_device(self.device)
         X, y = _without_graph(X), _without_graph(y)
@@ -252,15 +253,7 @@ class MultiIndexRegressor(
         rows, robust = Rows.of(X, y, weight), None
         counted = rows.position >= 0
         if link == "gaussian_process":
-            robust = fit_robustly(
-                rows,
-                wanted,
-                network,
-                rng,
-                max_rounds=max_rounds,
-                device=device,
-                verbose=self.verbose,
-            )
+            robust = fit_robustly(rows, wanted, network, rng, device=device, **options)
         if robust:
             rows = rows.without(robust.outliers)
             data = robust.data
@@ -281,9 +274,8 @@ class MultiIndexRegressor(
             strengths,
             whole.basis.shape[1] if robust else wanted or 1,
             rng,
-            max_rounds=max_rounds,
             n_jobs=n_jobs,
-            verbose=self.verbose,
+            **options,
         )
         chosen = rounds[-1] if wanted or robust else choose(rounds)
         self._keep_network(whole, chosen)
