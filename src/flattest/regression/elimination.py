@@ -103,8 +103,8 @@ class Learner:
         self.units: TargetScale | None = None
         self.held_out: tuple[Tensor, Tensor, Tensor] | None = None
         if held_out is not None:
-            units = data.standardise
-            values = units(held_out.X), held_out.y - units.intercept, held_out.weight
+            standardise = data.standardise
+            values = standardise(held_out.X), held_out.y - standardise.intercept, held_out.weight
             inputs, target, weight = (torch.from_numpy(v).to(data.inputs) for v in values)
             self.held_out = inputs, target, weight
 

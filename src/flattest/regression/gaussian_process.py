@@ -19,6 +19,7 @@ from torch import Tensor
 _JITTER = 1e-8
 """Share of the prior variance added to the noise, for the Cholesky factor."""
 _LOG_LENGTH, _LOG_VARIANCE, _LOG_NOISE = (-8.0, 8.0), (-14.0, 8.0), (-16.0, 4.0)
+_IMPOSSIBLE = -1e10  # the evidence of what cannot be computed
 _MEMORY = 20  # pairs of steps that L-BFGS remembers
 
 
@@ -244,13 +245,22 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
 
 def evidence(data: Data, process: Process) -> float:
     """Return the log marginal likelihood, summed over the blocks."""
-    return _evidence_and_slopes(data, process)[0]
+    factored = _factorise(data, process)
+    return factored.evidence if factored else _IMPOSSIBLE
 
 
-def _evidence_and_slopes(
-    data: Data, process: Process
-) -> tuple[float, Tensor, np.ndarray, np.ndarray]:
-    """Return the log evidence, and its slopes in the projection, log variances and log noise."""
+class _Factored(NamedTuple):
+    """A process on data: its projections, each term's values and slopes, and what solves it."""
+
+    z: Float[Tensor, "b n k"]
+    terms: list[tuple[Tensor, Tensor]]
+    factor: Float[Tensor, "b n n"]
+    weights: Float[Tensor, "b n 1"]
+    evidence: float
+
+
+def _factorise(data: Data, process: Process) -> _Factored | None:
+    """Factorise the covariance of the targets; None where it is not positive definite."""
     z = data.X @ process.projection
     terms = []
     K = z.new_zeros(*data.y.shape[:2], data.y.shape[1])
@@ -260,11 +270,22 @@ def _evidence_and_slopes(
     K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
     factor, info = torch.linalg.cholesky_ex(K)
     if bool(info.any()):
-        q = len(process.variances)
-        return -1e10, torch.zeros_like(process.projection), np.zeros(q), np.zeros(1)
+        return None
     weights = torch.cholesky_solve(data.y, factor)
     log_det = factor.diagonal(dim1=1, dim2=2).log().sum()
     fit = -(data.y * weights).sum() / 2 - log_det - data.y.numel() * math.log(2 * math.pi) / 2
+    return _Factored(z, terms, factor, weights, float(fit))
+
+
+def _evidence_and_slopes(
+    data: Data, process: Process
+) -> tuple[float, Tensor, np.ndarray, np.ndarray]:
+    """Return the log evidence, and its slopes in the projection, log variances and log noise."""
+    factored = _factorise(data, process)
+    if factored is None:
+        q = len(process.variances)
+        return _IMPOSSIBLE, torch.zeros_like(process.projection), np.zeros(q), np.zeros(1)
+    z, terms, factor, weights, found = factored
     # The slope in K; all others follow from it.
     G = torch.cholesky_inverse(factor).baddbmm_(weights, weights.mT, beta=-0.5, alpha=0.5)
     diagonal = G.diagonal(dim1=1, dim2=2)
@@ -281,7 +302,7 @@ def _evidence_and_slopes(
             H = slope.mul_(G)
             pulled = H.sum(-1, keepdim=True) * zp - H @ zp
         in_projection[:, part] += 4 * v * (data.X.mT @ pulled).sum(0)
-    return float(fit), in_projection, np.array(in_variances), np.array([process.noise * in_noise])
+    return found, in_projection, np.array(in_variances), np.array([process.noise * in_noise])
 
 
 def gradients(data: Data, process: Process) -> Float[Tensor, "n k"]:

@@ -128,13 +128,12 @@ def _extreme(y: np.ndarray) -> np.ndarray:
 def _residuals(rows: Rows, fit: RobustFit) -> tuple[np.ndarray, np.ndarray]:
     """Predict each row from the others."""
     found = np.empty((2, len(rows.y)))
-    for part, residuals in (
-        (~fit.outliers, fit.link.left_out),
-        (fit.outliers, fit.link.residuals),
-    ):
-        if part.any():
-            inputs = torch.from_numpy(fit.data.standardise(rows.X[part])).to(fit.data.inputs)
-            found[:, part] = torch.stack(residuals(inputs, rows.y[part])).cpu().numpy()
+    kept = fit.link.left_out(fit.data.inputs, rows.y[~fit.outliers])
+    found[:, ~fit.outliers] = torch.stack(kept).cpu().numpy()
+    if fit.outliers.any():
+        inputs = torch.from_numpy(fit.data.standardise(rows.X[fit.outliers])).to(fit.data.inputs)
+        others = fit.link.residuals(inputs, rows.y[fit.outliers])
+        found[:, fit.outliers] = torch.stack(others).cpu().numpy()
     return found[0], found[1]
 
 

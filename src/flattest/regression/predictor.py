@@ -64,26 +64,18 @@ class Predictor(NamedTuple):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the numbers, to be stored."""
-        units = self.standardise
+        standardise = self.standardise
         stored = {
             "weights": self.network.weights.detach(),
             "coefficients": self.network.coefficients.detach(),
-            "mean": torch.from_numpy(units.mean),
-            "inverse_scale": torch.from_numpy(units.inverse_scale),
-            "intercept": torch.tensor([units.intercept], dtype=torch.float64),
+            "mean": torch.from_numpy(standardise.mean),
+            "inverse_scale": torch.from_numpy(standardise.inverse_scale),
+            "intercept": torch.tensor([standardise.intercept], dtype=torch.float64),
         }
         if self.link is not None:
             posterior = self.link.posterior
             process = posterior.process
-            target = self.link.units
-            numbers = [
-                self.network_error,
-                process.noise,
-                target.centre,
-                target.size,
-                target.least,
-                target.most,
-            ]
+            *numbers, _ = self.network_error, process.noise, *self.link.units
             stored |= {
                 "process.basis": self.link.basis,
                 "process.projection": process.projection,
@@ -128,9 +120,9 @@ class Predictor(NamedTuple):
         check_stored("intercept", intercept, (1,))
         if network.n_features not in (d, d + 1):
             raise ValueError(f"the network has {network.n_features} inputs for {d} features")
-        units = Standardisation(mean.numpy(), inverse_scale.numpy(), float(intercept))
+        standardise = Standardisation(mean.numpy(), inverse_scale.numpy(), float(intercept))
         if kernel is None:
-            return cls(network, units, None, 0.0)
+            return cls(network, standardise, None, 0.0)
         if kernel["shape"] not in (*SHAPES, "linear"):
             raise ValueError(f"there is no kernel {kernel['shape']!r}")
         found = {name: tensor(f"process.{name}") for name in _STORED}
@@ -150,10 +142,11 @@ class Predictor(NamedTuple):
             trend=trend,
         )
         posterior = Posterior(process, found["points"], found["weights"], found["explained"])
-        scale = TargetScale(centre, size, least, most, bool(kernel["logarithmic"]))
+        units = TargetScale(centre, size, least, most, bool(kernel["logarithmic"]))
         limits = Limits(found["axes"], found["low"], found["high"])
-        link = SmoothLink(posterior, found["basis"], scale, limits, pd.DataFrame())
-        return cls(network, units, link, error)
+        nothing = found["low"].new_zeros(0)  # how the search went is not stored
+        link = SmoothLink(posterior, found["basis"], units, limits, pd.DataFrame(), nothing)
+        return cls(network, standardise, link, error)
 
 
 def check_stored(name: str, values: Tensor, shape: tuple[int, ...]) -> None:

@@ -192,7 +192,7 @@ def _best_chain(
     for start in beginnings:
         chain = [fit_process(data, start, _ROUGH)]
         while chain[-1].n_directions > max(fewest, _COMPARED):
-            chain.append(fit_process(data, _without_weakest(data, chain[-1]), _ROUGH))
+            chain.append(fit_process(data, _without_least_needed(data, chain[-1]), _ROUGH))
         slopes = gradients(data, chain[-1]) @ chain[-1].projection.T
         outer = slopes.T @ slopes
         found.append(outer / outer.norm())
@@ -227,7 +227,7 @@ def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
 
     add(chain[-1])
     while fitted[-1].n_directions > (k or 1):
-        add(_without_weakest(data, fitted[-1]))
+        add(_without_least_needed(data, fitted[-1]))
     for start in reversed(chain[:-1] if k is None else []):
         add(start)
         if fitted[-1] is not _best(fitted):
@@ -235,7 +235,7 @@ def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
     return fitted
 
 
-def _without_weakest(data: Data, process: Process) -> Process:
+def _without_least_needed(data: Data, process: Process) -> Process:
     """Drop the direction that is needed least, of those along which the function varies apart."""
     slopes = gradients(data, process)
     axes = torch.linalg.eigh(slopes.T @ slopes)[1].flip(1)

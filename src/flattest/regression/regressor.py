@@ -238,8 +238,8 @@ class MultiIndexRegressor(
         )
         strengths = settings.check_strengths(self.strengths)
         rng, cv = check_random_state(self.random_state), settings.check_folds(self.cv)
-        options: dict[str, Any] = {"verbose": self.verbose}
-        options["max_rounds"] = check_positive_int(self.max_rounds, "max_rounds")
+        options = {"max_rounds": check_positive_int(self.max_rounds, "max_rounds")}
+        options["verbose"] = self.verbose
         link = settings.check_link(self.link, network.bias)
         n_jobs, device = settings.check_jobs(self.n_jobs), settings.check_device(self.device)
         X, y = _without_graph(X), _without_graph(y)
@@ -257,7 +257,7 @@ class MultiIndexRegressor(
         if robust:
             rows = rows.without(robust.outliers)
             data = robust.data
-            values, vectors = robust.link.gradients(data)
+            values, vectors = robust.link.variation, robust.link.limits.axes
             found = vectors[:, : wanted or _count(values)]
         else:
             data = TrainingData.of(rows, bias=network.bias, device=device)

@@ -57,6 +57,9 @@ class SmoothLink(NamedTuple):
     limits: Limits
     candidates: pd.DataFrame
     """The processes compared."""
+    variation: Float[Tensor, " k"]
+    """Eigenvalues of the average gradient outer product, largest first; its eigenvectors are the
+    axes of the limits."""
 
     @classmethod
     def fit(
@@ -77,9 +80,9 @@ class SmoothLink(NamedTuple):
         with one_thread():
             process, compared = search(data, rows, k, network, rng, max_rounds, step)
         posterior = condition(process, rows, rng)
-        axes = _variation(posterior, data.basis, data)[1]
+        variation, axes = _variation(posterior, data)
         limits = Limits.of(axes, data.inputs)
-        return cls(posterior, data.basis, units, limits, _table(compared))
+        return cls(posterior, data.basis, units, limits, _table(compared), variation)
 
     def __call__(
         self, inputs: Float[Tensor, "n d"], others: Float[Tensor, " n"], error: float
@@ -99,8 +102,8 @@ class SmoothLink(NamedTuple):
     def _function(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the variance of the function, in its own units."""
         parts = [self.posterior(rows @ self.basis) for rows in inputs.split(_ROWS)]
-        mean, variance = (torch.cat(values) for values in zip(*parts, strict=True))
-        return mean, variance
+        mean, variance = zip(*parts, strict=True)
+        return torch.cat(mean), torch.cat(variance)
 
     def left_out(
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
@@ -119,10 +122,6 @@ class SmoothLink(NamedTuple):
         noise = self.posterior.process.noise
         return self.units(torch.from_numpy(y)).to(mean) - mean, (variance + noise).sqrt()
 
-    def gradients(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and vectors of the average gradient outer product, largest first."""
-        return _variation(self.posterior, self.basis, data)
-
     @property
     def converged(self) -> bool:
         """Whether the process came to a maximum of its marginal likelihood."""
@@ -139,17 +138,18 @@ class SmoothLink(NamedTuple):
             posterior=Posterior(process, *tensors),
             basis=self.basis.to(device),
             limits=Limits(*(value.to(device) for value in self.limits)),
+            variation=self.variation.to(device),
         )
 
 
 def _variation(
-    posterior: Posterior, basis: Float[Tensor, "d h"], data: TrainingData
+    posterior: Posterior, data: TrainingData
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
     """Decompose the average gradient outer product of the posterior mean."""
-    B = basis @ posterior.process.projection
+    B = data.basis @ posterior.process.projection
     M = B.new_zeros(B.shape[1], B.shape[1])
     for rows, weight in zip(data.inputs.split(_ROWS), data.weight.split(_ROWS), strict=True):
-        slopes = posterior.gradients(rows @ basis)
+        slopes = posterior.gradients(rows @ data.basis)
         M += (slopes * weight[:, None]).T @ slopes / len(data.inputs)
     # From an orthonormal basis of the span: more digits than from B M B^T.
     Q, R = torch.linalg.qr(B)

@@ -11,6 +11,7 @@ from scipy.stats import skew
 from torch import Tensor
 
 _BEYOND = 0.25
+"""How far beyond the range of the targets their means are believed, in units of the range."""
 
 
 class TargetScale(NamedTuple):
