@@ -6,7 +6,7 @@ its average gradient outer product go on to the next. Cross-validation runs in s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ from flattest.flatness import measure
 from flattest.networks import TwoLayerNet
 from flattest.regression.progress import progress
 from flattest.regression.regularisation_path import Fit, Penalty, regularisation_path
-from flattest.regression.target_scale import TargetScale
 from flattest.regression.threads import one_thread
 from flattest.regression.training_data import Rows, Standardisation, TrainingData, with_bias
 
@@ -43,6 +42,21 @@ class Network(NamedTuple):
     bias: bool
 
 
+Beside = Callable[[Tensor], tuple[float, np.ndarray]]
+"""Tells of predictions of held-out rows the last two numbers of `HeldOut`."""
+
+
+class HeldOut(NamedTuple):
+    """How far a network is from held-out targets."""
+
+    error: float
+    """The mean squared error."""
+    unit_error: float
+    """The same in the units of the process beside it, if there is one."""
+    blended: np.ndarray
+    """Mean squared errors of the two together, the more trust in the process the later."""
+
+
 class Round(NamedTuple):
     """What is left of one round: the networks on all rows, and the errors of the folds."""
 
@@ -51,10 +65,13 @@ class Round(NamedTuple):
     fits: list[Fit]
     flatness: list[float]
     """Of each network its reflected orbit minimum, as a function of these directions."""
-    errors: np.ndarray
-    """Of shape (folds, strengths)."""
-    unit_errors: np.ndarray
-    """The same in the units of a process."""
+    held_out: list[list[HeldOut]]
+    """For each fold and strength."""
+
+    @property
+    def errors(self) -> Float[np.ndarray, "folds strengths"]:
+        """Errors on held-out rows."""
+        return np.array([[entry.error for entry in fold] for fold in self.held_out])
 
     @property
     def best(self) -> int:
@@ -67,9 +84,11 @@ class Round(NamedTuple):
         return float(self.errors[:, self.best].mean())
 
     @property
-    def unit_error(self) -> float:
-        """The same in the units of a process."""
-        return float(self.unit_errors[:, self.best].mean())
+    def beside(self) -> tuple[float, np.ndarray]:
+        """Mean errors at that strength in the units of a process, and together with it."""
+        found = [fold[self.best] for fold in self.held_out]
+        unit_error = float(np.mean([entry.unit_error for entry in found]))
+        return unit_error, np.mean([entry.blended for entry in found], axis=0)
 
     @property
     def fit(self) -> Fit:
@@ -97,27 +116,28 @@ class Learner:
     which all folds share.
     """
 
-    def __init__(self, data: TrainingData, network: Network, held_out: Rows | None = None) -> None:
+    def __init__(
+        self, data: TrainingData, network: Network, split: tuple[Rows, Rows] | None = None
+    ) -> None:
         self.data, self.network = data, network
         self.basis = data.basis  # of the directions still in play: (d, h), orthonormal
-        self.units: TargetScale | None = None
-        self.held_out: tuple[Tensor, Tensor, Tensor] | None = None
-        if held_out is not None:
-            standardise = data.standardise
-            values = standardise(held_out.X), held_out.y - standardise.intercept, held_out.weight
-            inputs, target, weight = (torch.from_numpy(v).to(data.inputs) for v in values)
-            self.held_out = inputs, target, weight
+        self.split = split  # training and held-out rows
+        self.beside: Beside | None = None
 
     def restrict(
-        self, directions: Float[Tensor, "d k"], standardise: Standardisation, units: TargetScale
+        self,
+        directions: Float[Tensor, "d k"],
+        standardise: Standardisation,
+        beside: Callable[[Standardisation, Rows, Rows], Beside],
     ) -> None:
-        """Go on with directions that were found in other units, by a process."""
-        self.units = units
+        """Go on with directions that a process found in other units, and beside it."""
+        if self.split:
+            self.beside = beside(standardise, *self.split)
         factor = torch.from_numpy(standardise.inverse_scale * self.data.standardise.scale)
         scaled = factor.to(directions)[:, None] * directions
         self.basis = torch.linalg.qr(scaled)[0]
 
-    def path(self, strengths: np.ndarray, seed: int) -> tuple[list[Fit], list[tuple[float, float]]]:
+    def path(self, strengths: np.ndarray, seed: int) -> tuple[list[Fit], list[HeldOut]]:
         """Fit on the current directions; return networks on all features, and their errors."""
         network, h = self.network, self.basis.shape[1]
         fits = regularisation_path(
@@ -135,7 +155,7 @@ class Learner:
             )
             for fit in fits
         ]
-        return fits, [self._errors(fit) for fit in fits] if self.held_out else []
+        return fits, [self._held_out(fit) for fit in fits] if self.split else []
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
         """Return inputs of the current directions, and targets."""
@@ -149,18 +169,14 @@ class Learner:
         net = TwoLayerNet(weights, fit.coefficients, self.network.activation)
         return measure(net, *self._weighted()).reflected_orbit_minimum
 
-    def _errors(self, fit: Fit) -> tuple[float, float]:
-        assert self.held_out is not None
-        inputs, target, weight = self.held_out
+    def _held_out(self, fit: Fit) -> HeldOut:
+        assert self.split is not None
+        rows, standardise = self.split[1], self.data.standardise
         net = TwoLayerNet(fit.weights, fit.coefficients, self.network.activation)
-        outputs = evaluate(net, inputs, self.network.bias)
-        in_units = error = float((weight * (outputs - target).square()).mean())
-        if self.units is not None:
-            predicted, seen = (
-                self.units(values + self.data.standardise.intercept) for values in (outputs, target)
-            )
-            in_units = float((weight * (predicted - seen).square()).mean())
-        return error, in_units
+        inputs = torch.from_numpy(standardise(rows.X)).to(self.data.inputs)
+        outputs = standardise.intercept + evaluate(net, inputs, self.network.bias)
+        error = float(np.average(np.square(outputs.cpu().numpy() - rows.y), weights=rows.weight))
+        return HeldOut(error, *(self.beside(outputs) if self.beside else (error, np.zeros(0))))
 
     def gradients(self, fit: Fit) -> tuple[Tensor, Tensor]:
         """Eigenvalues and vectors of the average gradient outer product, largest first."""
@@ -189,7 +205,7 @@ def fold_learners(
         if all(weight[part].any() for part in split):
             train, held_out = (Rows.of(X[part], y[part], weight[part]) for part in split)
             data = TrainingData.of(train, bias=network.bias, device=device)
-            yield Learner(data, network, held_out)
+            yield Learner(data, network, (train, held_out))
 
 
 def eliminate(
@@ -250,13 +266,12 @@ def eliminate(
 
 
 def _round(
-    learners: list[Learner], results: list[tuple[list[Fit], list[tuple[float, float]]]], h: int
+    learners: list[Learner], results: list[tuple[list[Fit], list[HeldOut]]], h: int
 ) -> Round:
-    fits = results[-1][0]
-    errors = np.array([of_fold for _, of_fold in results[:-1]] or [[(0.0, 0.0)] * len(fits)])
-    whole = learners[-1]
-    flatness = [whole.flatness(fit) for fit in fits]
-    return Round(h, whole.basis, fits, flatness, errors[..., 0], errors[..., 1])
+    fits, whole = results[-1][0], learners[-1]
+    nothing = [HeldOut(0.0, 0.0, np.zeros(0))] * len(fits)
+    held_out = [of_fold for _, of_fold in results[:-1]] or [nothing]
+    return Round(h, whole.basis, fits, [whole.flatness(fit) for fit in fits], held_out)
 
 
 def _neighbours(strengths: np.ndarray, best: float) -> np.ndarray:

@@ -40,7 +40,7 @@ class Predictor(NamedTuple):
     standardise: Standardisation
     link: SmoothLink | None
     network_error: float
-    """The network's cross-validation error, in the units of the process."""
+    """The variance, in units of the process, of the network as an observation of the function."""
 
     def __call__(
         self, X: Float[np.ndarray, "n d"]

@@ -29,11 +29,13 @@ _MOST = 5
 """Directions at the start, where their number is not given."""
 _COMPARED = 3
 """Directions down to which all starts are followed; the best one goes on."""
-_AGREE, _ALIKE = 0.03, 0.95
+_AGREE, _ALIKE = 0.1, 0.85
 """Nats per row by which two starts may differ that have come to the same end, and the least cosine
 between the average gradient outer products."""
 _NEAR = 0.1
 """Nats per row within which a worse candidate may still win with another kernel."""
+_NEARLY = 0.02
+"""Nats per row within which one may win when its lengths are fitted to the end."""
 _TIE = 1.0
 """Nats, of all rows, that do not matter: the odds are less than three to one."""
 _ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
@@ -99,41 +101,44 @@ def search(
     at_first = min(rows.X.shape[1], max(_MOST, k or 1))
     beginnings = starts(training.some(some), few, at_first, network, rng, max_rounds)
     data = rows.some(order[:_SEARCH_ROWS]).blocks(_SEARCH_BLOCK)
-    plain = [] if k else [fit_process(data, process, _FINE) for process in _alike(data)]
+    plain = [] if k else [fit_process(data, process, _ROUGH) for process in _alike(data)]
     step()
     floor = _best(plain).score / data.y.numel() if plain else -math.inf
     chain = _best_chain(few, beginnings, k or 1, floor, step)
     candidates = _descend(data, chain, k)
     allowed = [process for process in candidates if k in (None, process.n_directions)]
-    if plain and training.has_axes and _is_near(_best(plain), _best(allowed), data):
-        plain += [fit_process(data, process, _FINE) for process in _with_lengths(data)]
+    if plain and _within(_NEAR, _best(plain), _best(allowed), data):
+        with_lengths = _with_lengths(data) if training.has_axes else ()
+        plain = [fit_process(data, process, _FINE) for process in (*plain, *with_lengths)]
     candidates += plain
     step()
-    # Other kernels for the best number of directions, for the next one if it is near, and for a
-    # single direction, which costs little.
+    # Other kernels for the best number of directions, and for the next one and a single direction
+    # if they are near.
     first, *others = sorted(allowed, key=_score, reverse=True)
-    tried = [first]
-    tried += [p for p in others[:1] if p.n_directions > 1 and _is_near(p, first, data)]
-    tried += [p for p in others if p.n_directions == 1]
+    likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
+    tried = [first, *(p for p in likely if _within(_NEAR, p, first, data))]
     variants = [variant for process in tried for variant in _variants(data, process, rng)]
     step()
     final = [*candidates, *variants] if k is None else [*allowed, *variants]
     final.sort(key=_score, reverse=True)
-    near = [p for p in final[1:_POLISHED] if _is_near(p, final[0], data)]
-    polished = [_polish(data, process) for process in (final[0], *near)]
-    if _best(polished).shape != "linear":
-        polished.append(_polish(data, _with_trend(data, _best(polished))))
+    near = [p for p in final[1:_POLISHED] if _within(_NEARLY, p, final[0], data)]
+    polished = [_polish(data, process, _LAST) for process in (final[0], *near)]
+    if (best := _best(polished)).shape != "linear":
+        trend = _polish(data, _with_trend(data, best), _FINE)
+        if _within(_NEARLY, trend, best, data):
+            trend = _polish(data, trend, _LAST)
+        polished.append(trend)
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
-    best = fit_process(whole, _simplest(polished), _LONG)
+    last = fit_process(whole, _simplest(polished), _LONG)
     step()
-    return best, [*candidates, *variants, *polished, best]
+    return last, [*candidates, *variants, *polished, last]
 
 
-def _polish(data: Data, process: Process) -> Process:
-    """Fit the lengths to the end, at the same directions."""
+def _polish(data: Data, process: Process, effort: Effort) -> Process:
+    """Fit the lengths at the same directions."""
     free = process.free
     lengths = process if free == "scale" else process._replace(free="lengths")
-    polished = fit_process(data, lengths, _LAST)
+    polished = fit_process(data, lengths, effort)
     return polished._replace(free=free).fitted(polished.evidence, data.y.numel())
 
 
@@ -168,9 +173,9 @@ def _simplest(processes: list[Process]) -> Process:
     return min(tied, key=lambda p: (1 if p.shape == "linear" else p.n_directions, -p.score))
 
 
-def _is_near(process: Process, better: Process, data: Data) -> bool:
-    """Tell whether another kernel might turn the order round."""
-    return process.score > better.score - _NEAR * data.y.numel()
+def _within(nats: float, process: Process, better: Process, data: Data) -> bool:
+    """Tell whether a score comes so near to another one, in nats per row."""
+    return process.score > better.score - nats * data.y.numel()
 
 
 def _best_chain(
@@ -207,7 +212,9 @@ def _best_chain(
         ]
         if rows >= _START_ROWS[0] and any(agree):
             break
-        if len(chains) >= STARTS and max(entry[-1].score for entry in chains) > floor * rows:
+        # With too few rows for the parameters no score is finite.
+        best = max(entry[-1].score for entry in chains)
+        if len(chains) >= STARTS and (best > floor * rows or math.isinf(best)):
             break
     return max(chains, key=lambda entry: entry[-1].evidence)
 
@@ -221,7 +228,7 @@ def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
 
     def add(start: Process) -> None:
         process = fit_process(data, start, _ROUGH)
-        if not fitted or _is_near(process, _best(fitted), data):
+        if not fitted or _within(_NEAR, process, _best(fitted), data):
             process = fit_process(data, process, _FINE)
         fitted.append(process)
 
@@ -247,9 +254,8 @@ def _without_least_needed(data: Data, process: Process) -> Process:
 
 def _variants(data: Data, process: Process, rng: np.random.Generator) -> list[Process]:
     """Fit the same directions with other kernels, and as a sum of functions of each."""
-    effort = _FINE if process.n_directions > 1 else _LONG  # one direction costs little
     fitted = [
-        fit_process(data, process._replace(shape=shape), effort)
+        fit_process(data, process._replace(shape=shape), _FINE)
         for shape in SHAPES
         if shape != SHAPE
     ]

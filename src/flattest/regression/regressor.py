@@ -268,7 +268,7 @@ class MultiIndexRegressor(
         learners.append(whole := Learner(data, network))
         if robust:
             for learner in learners:
-                learner.restrict(found, data.standardise, robust.link.units)
+                learner.restrict(found, data.standardise, robust.link.beside)
         rounds = eliminate(
             learners,
             strengths,
@@ -283,7 +283,8 @@ class MultiIndexRegressor(
             values, vectors = whole.gradients(chosen.fit)
         self._keep_directions(values, vectors, chosen.n_directions if wanted else _count(values))
         smooth = robust.link.to("cpu") if robust else None
-        self.predictor_ = Predictor(self.network_, data.standardise, smooth, chosen.unit_error)
+        error = smooth.network_error(*chosen.beside) if smooth else 0.0
+        self.predictor_ = Predictor(self.network_, data.standardise, smooth, error)
         self.loadings_ = self.predictor_.loadings(self.directions_)
         self.link_ = "gaussian_process" if robust else "network"
         self.log_target_ = robust is not None and robust.link.units.logarithmic

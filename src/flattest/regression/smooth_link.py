@@ -11,16 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.regression.elimination import Network
+from flattest.regression.elimination import Beside, Network
 from flattest.regression.gaussian_process import Data, Posterior, Process
 from flattest.regression.projection_search import condition, search
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.threads import one_thread
-from flattest.regression.training_data import TrainingData
+from flattest.regression.training_data import Rows, Standardisation, TrainingData
 
 _ROWS = 4096  # predicted together, to bound the memory
 _BEYOND = 0.5
 """How far beyond the training rows' range a link is followed, in units of the range."""
+_NETWORK_ERRORS = np.append(np.geomspace(1e-4, 1e3, 15), 1e8)
+"""Variances tried for a network as an observation of the function; the last one ignores it."""
 
 
 class Limits(NamedTuple):
@@ -89,15 +91,50 @@ class SmoothLink(NamedTuple):
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return the mean and the standard deviation of new targets, noise included.
 
-        Another regression is taken for an observation of the function, of variance `error`, its
-        mean squared error in units of the process: it counts where the data say little, as beyond
-        their range.
+        A network is taken for an observation of the function, of variance `error` in units of the
+        process: it counts where the data say little, as beyond their range.
         """
         mean, variance = self._function(inputs)
-        share = variance / (variance + error)
-        mean = (1 - share) * mean + share * self.units(others)
-        mean, variance = self.units.moments(mean, share * error + self.posterior.process.noise)
+        mean, variance = self._blend(mean, variance, self.units(others), error)
         return mean, variance.sqrt()
+
+    def _blend(
+        self, mean: Tensor, variance: Tensor, others: Tensor, error: float
+    ) -> tuple[Tensor, Tensor]:
+        """Combine the function with observations; moments of new targets."""
+        share = variance / (variance + error)
+        mean = (1 - share) * mean + share * others
+        return self.units.moments(mean, share * error + self.posterior.process.noise)
+
+    def beside(self, standardise: Standardisation, train: Rows, held_out: Rows) -> Beside:
+        """Return what tells how predictions of held-out rows do, alone and blended.
+
+        The process forgets these rows, unless rows are many: then a few make no difference to it.
+        """
+        link = self
+        if len(train.y) <= len(self.posterior.points):
+            X = torch.from_numpy(standardise(train.X)).to(self.basis)
+            y, weight = (torch.from_numpy(values).to(X) for values in (train.y, train.weight))
+            rows = Data.of(X @ self.basis, self.units(y), weight)
+            link = self._replace(posterior=Posterior.of(self.posterior.process, rows))
+        X = torch.from_numpy(standardise(held_out.X)).to(self.basis)
+        y, weight = (torch.from_numpy(values).to(X) for values in (held_out.y, held_out.weight))
+        mean, variance = link._function(X)
+
+        def errors(outputs: Tensor) -> tuple[float, np.ndarray]:
+            others = self.units(outputs)
+            blended = [self._blend(mean, variance, others, error)[0] for error in _NETWORK_ERRORS]
+            unit_error = (weight * (others - self.units(y)).square()).mean()
+            squares = (torch.stack(blended) - y).square()
+            return float(unit_error), (squares @ weight / len(y)).cpu().numpy()
+
+        return errors
+
+    def network_error(self, unit_error: float, blended: np.ndarray) -> float:
+        """Choose how far to trust a network, by what `beside` tells; not more than it deserves."""
+        first = max(int(np.searchsorted(_NETWORK_ERRORS, unit_error)) - 1, 0)
+        chosen = first + blended[first:].argmin() if len(blended) else -1
+        return float(_NETWORK_ERRORS[chosen])
 
     def _function(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the variance of the function, in its own units."""

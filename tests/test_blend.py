@@ -1,0 +1,86 @@
+"""How far a regressor trusts its network beside its Gaussian process."""
+
+import numpy as np
+import pytest
+import torch
+
+import flattest as ft
+from flattest.regression.gaussian_process import Data, Posterior, Process
+from flattest.regression.smooth_link import _NETWORK_ERRORS, Limits, SmoothLink
+from flattest.regression.target_scale import TargetScale
+from flattest.regression.training_data import Rows, Standardisation
+
+
+def _link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Standardisation]:
+    """Condition a process of one direction on all rows."""
+    standardise = Standardisation.of(rows, centred=True)
+    units = TargetScale.of(rows.y, rows.weight, logarithmic=logarithmic, centred=True)
+    inputs = torch.from_numpy(standardise(rows.X))
+    basis = torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
+    data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
+    posterior, axes = Posterior.of(process, data), basis[:, :1]
+    link = SmoothLink(posterior, basis, units, Limits.of(axes, inputs), None, basis[0, :1])  # type: ignore[arg-type]
+    return link, standardise
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
+    rng = np.random.default_rng(0)
+    X, weight = rng.standard_normal((20, 2)), rng.uniform(0.5, 2, 20)
+    y = np.exp(np.sin(X[:, 0]))
+    rows = Rows.of(X, y, weight)
+    link, standardise = _link(rows, logarithmic=logarithmic)
+    train, held_out = Rows.of(X[:15], y[:15], weight[:15]), Rows.of(X[15:], y[15:], weight[15:])
+    outputs = held_out.y + rng.uniform(0, 0.2, 5)  # logarithms of less than was seen are cut off
+    unit_error, blended = link.beside(standardise, train, held_out)(torch.from_numpy(outputs))
+
+    # With NumPy alone.
+    units, noise = link.units, link.posterior.process.noise
+    scaled = lambda y: (np.log(y) if logarithmic else y) / units.size - units.centre / units.size  # noqa: E731
+    z, points = standardise(held_out.X)[:, 0], standardise(train.X)[:, 0]
+    kernel = lambda a, b: 0.9 * np.exp(-np.square(a[:, None] - b) / 2)  # noqa: E731
+    K, k = kernel(points, points) + np.diag(noise / train.weight), kernel(z, points)
+    mean = k @ np.linalg.solve(K, scaled(train.y))
+    variance = 0.9 - (k * np.linalg.solve(K, k.T).T).sum(1)
+    average = lambda values: np.average(values, weights=held_out.weight)  # noqa: E731
+    assert unit_error == pytest.approx(average((scaled(outputs) - scaled(held_out.y)) ** 2))
+    for error, found in zip(_NETWORK_ERRORS, blended, strict=True):
+        precision = 1 / variance + 1 / error
+        middle = (mean / variance + scaled(outputs) / error) / precision
+        target = units.centre + units.size * middle
+        if logarithmic:
+            target = np.exp(target + units.size**2 * (1 / precision + noise) / 2)
+        assert found == pytest.approx(average((target - held_out.y) ** 2), rel=1e-5)
+
+
+def test_a_network_is_not_trusted_more_than_it_deserves():
+    rows = Rows.of(np.arange(6.0)[:, None], np.arange(6.0) ** 2, np.ones(6))
+    link, _ = _link(rows, logarithmic=False)
+    falling = np.linspace(1, 2, len(_NETWORK_ERRORS))  # the less trust, the worse
+    error = link.network_error(0.03, falling)
+    assert 0.03 / 10**0.5 <= error <= 0.03
+    assert link.network_error(0.03, falling[::-1]) == _NETWORK_ERRORS[-1]
+    assert link.network_error(0.0, np.zeros(0)) == _NETWORK_ERRORS[-1]  # nothing held out
+
+
+def test_a_network_has_no_say_where_a_process_knows_better():
+    # Beyond the data a network goes on as a straight line, a smooth process of a cubic bends.
+    rng = np.random.default_rng(0)
+    X, X_test = rng.standard_normal((200, 4)), rng.standard_normal((2000, 4))
+    cubic = lambda X: (X[:, 0] + X[:, 1]) ** 3  # noqa: E731
+    model = ft.MultiIndexRegressor(random_state=0).fit(X, cubic(X))
+    inputs = torch.from_numpy(model.predictor_.standardise(X_test))
+    link, zero = model.predictor_.link, torch.zeros(len(inputs))
+    network = model.network_(torch.cat([link.limits(inputs), zero[:, None] + 1], 1)).detach()
+    trusted = float(model.path_.cv_error.min()) / link.units.size**2
+    ignored, believed, chosen = (
+        np.square(values - cubic(X_test)).mean()
+        for values in (
+            link(inputs, zero, 1e8)[0].numpy(),
+            link(inputs, model.intercept_ + network, trusted)[0].numpy(),
+            model.predict(X_test),
+        )
+    )
+    assert chosen <= 1.01 * ignored
+    assert chosen <= 0.5 * believed
