@@ -189,10 +189,9 @@ def grid_section(cells: pd.DataFrame) -> list[str]:
         f"Measured so far: {len(cells)} of {len(LINKS) * len(FEATURES) * len(RATIOS)} cells. "
         f"Best or within 2 % of the best peer's error in {len(cells) - len(lost)} of {len(cells)} "
         f"cells; the error is {cells['ratio'].median():.3f} times the best peer's in the median "
-        "cell. Lost:",
+        "cell." + " Lost:" * bool(len(lost)),
         "",
-        *table(lost.round(4)),
-        "",
+        *([*table(lost.round(4)), ""] if len(lost) else []),
         *([_WHY_QUADRATICS, ""] if _all_quadratics(lost) else []),
         "All cells:",
         "",

@@ -34,8 +34,8 @@ _AGREE, _ALIKE = 0.1, 0.85
 between the average gradient outer products."""
 _NEAR = 0.1
 """Nats per row within which a worse candidate may still win with another kernel."""
-_NEARLY = 0.02
-"""Nats per row within which one may win when its lengths are fitted to the end."""
+_NEARLY = 5.0
+"""Nats, of all rows, within which one may win when its lengths are fitted to the end."""
 _TIE = 1.0
 """Nats, of all rows, that do not matter: the odds are less than three to one."""
 _ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
@@ -43,6 +43,7 @@ _ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
 _SEARCH_ROWS, _SEARCH_BLOCK = 1000, 500
 _FINAL_ROWS, _FINAL_BLOCK, _EXACT = 4000, 500, 1000
 _INDUCING = 1000
+_PASSING = Effort(max_iter=15, tol=5e-4)  # on the way to fewer directions, where rows are enough
 _ROUGH = Effort(max_iter=25, tol=5e-4)
 _FINE = Effort(max_iter=60, tol=1e-4)
 _LAST = Effort(max_iter=300, tol=1e-6)
@@ -107,7 +108,7 @@ def search(
     chain = _best_chain(few, beginnings, k or 1, floor, step)
     candidates = _descend(data, chain, k)
     allowed = [process for process in candidates if k in (None, process.n_directions)]
-    if plain and _within(_NEAR, _best(plain), _best(allowed), data):
+    if plain and _is_near(_best(plain), _best(allowed), data):
         with_lengths = _with_lengths(data) if training.has_axes else ()
         plain = [fit_process(data, process, _FINE) for process in (*plain, *with_lengths)]
     candidates += plain
@@ -116,16 +117,16 @@ def search(
     # if they are near.
     first, *others = sorted(allowed, key=_score, reverse=True)
     likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
-    tried = [first, *(p for p in likely if _within(_NEAR, p, first, data))]
-    variants = [variant for process in tried for variant in _variants(data, process, rng)]
+    tried = [first, *(p for p in likely if _is_near(p, first, data))]
+    variants = [variant for process in tried for variant in _variants(data, process, first, rng)]
     step()
     final = [*candidates, *variants] if k is None else [*allowed, *variants]
     final.sort(key=_score, reverse=True)
-    near = [p for p in final[1:_POLISHED] if _within(_NEARLY, p, final[0], data)]
+    near = [p for p in final[1:_POLISHED] if p.score > final[0].score - _NEARLY]
     polished = [_polish(data, process, _LAST) for process in (final[0], *near)]
     if (best := _best(polished)).shape != "linear":
         trend = _polish(data, _with_trend(data, best), _FINE)
-        if _within(_NEARLY, trend, best, data):
+        if trend.score > best.score - _NEARLY:
             trend = _polish(data, trend, _LAST)
         polished.append(trend)
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
@@ -173,9 +174,9 @@ def _simplest(processes: list[Process]) -> Process:
     return min(tied, key=lambda p: (1 if p.shape == "linear" else p.n_directions, -p.score))
 
 
-def _within(nats: float, process: Process, better: Process, data: Data) -> bool:
-    """Tell whether a score comes so near to another one, in nats per row."""
-    return process.score > better.score - nats * data.y.numel()
+def _is_near(process: Process, better: Process, data: Data) -> bool:
+    """Tell whether another kernel might turn the order round."""
+    return process.score > better.score - _NEAR * data.y.numel()
 
 
 def _best_chain(
@@ -193,11 +194,13 @@ def _best_chain(
     """
     chains: list[list[Process]] = []
     found: list[Tensor] = []
-    rows = data.y.numel()
+    rows, least = data.y.numel(), max(fewest, _COMPARED)
+    passing = _PASSING if rows >= _ROWS_PER_FEATURE * data.X.shape[-1] else _ROUGH
     for start in beginnings:
-        chain = [fit_process(data, start, _ROUGH)]
-        while chain[-1].n_directions > max(fewest, _COMPARED):
-            chain.append(fit_process(data, _without_least_needed(data, chain[-1]), _ROUGH))
+        chain = [fit_process(data, start, passing)]
+        while (k := chain[-1].n_directions) > least:
+            effort = passing if k - 1 > least else _ROUGH
+            chain.append(fit_process(data, _without_least_needed(data, chain[-1]), effort))
         slopes = gradients(data, chain[-1]) @ chain[-1].projection.T
         outer = slopes.T @ slopes
         found.append(outer / outer.norm())
@@ -220,17 +223,11 @@ def _best_chain(
 
 
 def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
-    """Fit the last of a chain, ever fewer directions, and more if one more is better.
-
-    With care, where what little effort finds is near the best.
-    """
+    """Fit the last of a chain, ever fewer directions, and more if one more is better."""
     fitted: list[Process] = []
 
     def add(start: Process) -> None:
-        process = fit_process(data, start, _ROUGH)
-        if not fitted or _within(_NEAR, process, _best(fitted), data):
-            process = fit_process(data, process, _FINE)
-        fitted.append(process)
+        fitted.append(_fit(data, start, _best(fitted) if fitted else None))
 
     add(chain[-1])
     while fitted[-1].n_directions > (k or 1):
@@ -240,6 +237,14 @@ def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
         if fitted[-1] is not _best(fitted):
             break
     return fitted
+
+
+def _fit(data: Data, start: Process, best: Process | None) -> Process:
+    """Fit with care where what little effort finds is near the best."""
+    process = fit_process(data, start, _ROUGH)
+    if best is None or _is_near(process, best, data):
+        process = fit_process(data, process, _FINE)
+    return process
 
 
 def _without_least_needed(data: Data, process: Process) -> Process:
@@ -252,16 +257,14 @@ def _without_least_needed(data: Data, process: Process) -> Process:
     return max(starts, key=lambda start: evidence(data, start))
 
 
-def _variants(data: Data, process: Process, rng: np.random.Generator) -> list[Process]:
+def _variants(
+    data: Data, process: Process, best: Process, rng: np.random.Generator
+) -> list[Process]:
     """Fit the same directions with other kernels, and as a sum of functions of each."""
-    fitted = [
-        fit_process(data, process._replace(shape=shape), _FINE)
-        for shape in SHAPES
-        if shape != SHAPE
-    ]
+    others = [process._replace(shape=shape) for shape in SHAPES if shape != SHAPE]
+    fitted = [_fit(data, start, best) for start in others]
     if process.n_directions > 1:
-        best = _best([process, *fitted])
-        fitted.append(fit_process(data, _as_sum(data, best, rng), _FINE))
+        fitted.append(_fit(data, _as_sum(data, _best([process, *fitted]), rng), best))
     return fitted
 
 

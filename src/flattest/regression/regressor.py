@@ -68,13 +68,13 @@ class MultiIndexRegressor(
     link : "auto", "gaussian_process" or "network"
         What finds the directions and predicts from them. ``"auto"``: the Gaussian process with
         `fit_intercept`, the network without, since only that is homogeneous. With a process the
-        network on its directions helps to predict, as an observation whose variance is its
-        cross-validation error: it counts beyond the range of the data. On more
-        than 2,000 rows the process is a function of its values at 1,000 of them, and its
-        directions are fitted to at most 4,000 rows, in blocks. Targets that lie far from what the
-        other rows predict are left out where the rest is then explained better; a warning says so.
-        Positive targets that are less skewed as logarithms are fitted as these too, and the better
-        fit is taken.
+        network on its directions helps to predict beyond the range of the data, as an observation
+        whose variance, no less than its cross-validation error, makes the two together predict
+        held-out rows best. On more than 2,000 rows the process is a function of its values at
+        1,000 of them, and its directions are fitted to at most 4,000 rows, in blocks. Targets that
+        lie far from what the other rows predict are left out where the rest is then explained
+        better; a warning says so. Positive targets that are less skewed as logarithms are fitted as
+        these too, and the better fit is taken.
     penalty : {"reflected_flatness", "flatness", "weight_decay"}
         What ``Q`` is: as above; without the reflections; or the sum of squares of all parameters.
     strengths : "auto" or sequence of float
