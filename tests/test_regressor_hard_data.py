@@ -1,0 +1,56 @@
+"""The regressor on heavy tails and few rows: what it finds, and that it stays finite."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.linear_model import RidgeCV
+
+import flattest as ft
+
+
+def _fit(X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # outliers may be left out
+        return ft.MultiIndexRegressor(random_state=0).fit(X, y)
+
+
+def _cosine(u, v):
+    return abs(float(u @ v)) / float(np.linalg.norm(u) * np.linalg.norm(v))
+
+
+def test_heavy_tailed_inputs():
+    rng = np.random.default_rng(0)
+    X, X_test = rng.standard_t(2, (200, 6)), rng.standard_t(1, (5000, 6))
+    y = np.tanh(X[:, 0] + X[:, 1]) + 0.05 * rng.standard_normal(200)
+    model = _fit(X, y)
+    assert model.n_directions_ == 1
+    assert _cosine(model.directions_[0], np.array([1, 1, 0, 0, 0, 0])) > 0.99
+    # Far beyond all that was seen.
+    mean, deviation = model.predict(X_test, return_std=True)
+    assert np.isfinite(deviation).all()
+    assert np.abs(mean).max() < 3
+    truth = np.tanh(X_test[:, 0] + X_test[:, 1])
+    assert np.square(mean - truth).mean() < 0.1 * truth.var()
+
+
+def test_heavy_tailed_targets():
+    rng = np.random.default_rng(1)
+    X, X_test = rng.standard_normal((300, 6)), rng.standard_normal((2000, 6))
+    y = np.abs(X[:, 0] - X[:, 2]) + 0.1 * rng.standard_t(1.5, 300)
+    model, ridge = _fit(X, y), RidgeCV().fit(X, y)
+    truth = np.abs(X_test[:, 0] - X_test[:, 2])
+    assert 1 <= model.n_directions_ <= 2
+    error, of_ridge = (np.square(m.predict(X_test) - truth).mean() for m in (model, ridge))
+    assert error < 0.2 * of_ridge
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fifty_rows_of_many_scales(seed):
+    rng = np.random.default_rng(seed)
+    X, X_test = rng.standard_normal((50, 5)), rng.standard_normal((2000, 5))
+    units = np.array([1e-9, 1.0, 1e9, 1e3, 1e-3])
+    link = lambda X: np.sin(X[:, 0] + X[:, 1])  # noqa: E731
+    model = _fit(X * units, link(X) + 0.05 * rng.standard_normal(50))
+    assert model.n_directions_ == 1
+    assert model.score(X_test * units, link(X_test)) > 0.9
