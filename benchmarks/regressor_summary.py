@@ -186,7 +186,7 @@ def grid_section(cells: pd.DataFrame) -> list[str]:
         "Sums of three functions of orthonormal directions (`products`: of pairs), Gaussian "
         "inputs, noise 0.1, 1 − R² on noise-free fresh points, means of "
         f"{GRID_SEEDS} seeds, on which the regressor was not developed. "
-        f"Measured so far: {len(cells)} of {len(LINKS) * len(FEATURES) * len(RATIOS)} cells. "
+        f"Measured: {len(cells)} of {len(LINKS) * len(FEATURES) * len(RATIOS)} cells. "
         f"Best or within 2 % of the best peer's error in {len(cells) - len(lost)} of {len(cells)} "
         f"cells; the error is {cells['ratio'].median():.3f} times the best peer's in the median "
         "cell." + " Lost:" * bool(len(lost)),
