@@ -164,19 +164,6 @@ def published_section(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-_WHY_QUADRATICS = (
-    "Quadratics of ten features have 66 coefficients, which hundreds of rows with little noise "
-    "determine: a process of all features with long length scales is such a regression, and its "
-    "directions need not be found."
-)
-
-
-def _all_quadratics(cells: pd.DataFrame) -> bool:
-    """Tell whether these cells, if any, are all of quadratics of few features."""
-    links, features = (set(cells.index.get_level_values(name)) for name in ("name", "d"))
-    return bool(links) and links <= {"quadratic", "products"} and features == {min(FEATURES)}
-
-
 def grid_section(cells: pd.DataFrame) -> list[str]:
     """Write the section on the grid."""
     lost = cells[cells["ratio"] > _SMALL[0]]
@@ -192,7 +179,6 @@ def grid_section(cells: pd.DataFrame) -> list[str]:
         "cell." + " Lost:" * bool(len(lost)),
         "",
         *([*table(lost.round(4)), ""] if len(lost) else []),
-        *([_WHY_QUADRATICS, ""] if _all_quadratics(lost) else []),
         "All cells:",
         "",
         *table(cells.round(4)),

@@ -1,6 +1,7 @@
 """How far a regressor trusts its network beside its Gaussian process."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -20,7 +21,8 @@ def _link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Standardisation
     process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
     data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
     posterior, axes = Posterior.of(process, data), basis[:, :1]
-    link = SmoothLink(posterior, basis, units, Limits.of(axes, inputs), None, basis[0, :1])  # type: ignore[arg-type]
+    limits = Limits.of(axes, inputs)
+    link = SmoothLink(posterior, basis, units, limits, pd.DataFrame(), basis[0, :1])
     return link, standardise
 
 

@@ -155,7 +155,7 @@ class Learner:
             )
             for fit in fits
         ]
-        return fits, [self._held_out(fit) for fit in fits] if self.split else []
+        return fits, self._held_out(fits)
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
         """Return inputs of the current directions, and targets."""
@@ -169,14 +169,20 @@ class Learner:
         net = TwoLayerNet(weights, fit.coefficients, self.network.activation)
         return measure(net, *self._weighted()).reflected_orbit_minimum
 
-    def _held_out(self, fit: Fit) -> HeldOut:
-        assert self.split is not None
+    def _held_out(self, fits: list[Fit]) -> list[HeldOut]:
+        if self.split is None:
+            return []
         rows, standardise = self.split[1], self.data.standardise
-        net = TwoLayerNet(fit.weights, fit.coefficients, self.network.activation)
         inputs = torch.from_numpy(standardise(rows.X)).to(self.data.inputs)
-        outputs = standardise.intercept + evaluate(net, inputs, self.network.bias)
-        error = float(np.average(np.square(outputs.cpu().numpy() - rows.y), weights=rows.weight))
-        return HeldOut(error, *(self.beside(outputs) if self.beside else (error, np.zeros(0))))
+        found = []
+        for fit in fits:
+            net = TwoLayerNet(fit.weights, fit.coefficients, self.network.activation)
+            outputs = standardise.intercept + evaluate(net, inputs, self.network.bias)
+            squares = np.square(outputs.cpu().numpy() - rows.y)
+            error = float(np.average(squares, weights=rows.weight))
+            beside = self.beside(outputs) if self.beside else (error, np.zeros(0))
+            found.append(HeldOut(error, *beside))
+        return found
 
     def gradients(self, fit: Fit) -> tuple[Tensor, Tensor]:
         """Eigenvalues and vectors of the average gradient outer product, largest first."""

@@ -111,21 +111,25 @@ class SmoothLink(NamedTuple):
 
         The process forgets these rows, unless rows are many: then a few make no difference to it.
         """
+
+        def tensors(rows: Rows) -> list[Tensor]:
+            values = standardise(rows.X), rows.y, rows.weight
+            return [torch.from_numpy(value).to(self.basis) for value in values]
+
         link = self
         if len(train.y) <= len(self.posterior.points):
-            X = torch.from_numpy(standardise(train.X)).to(self.basis)
-            y, weight = (torch.from_numpy(values).to(X) for values in (train.y, train.weight))
-            rows = Data.of(X @ self.basis, self.units(y), weight)
+            inputs, y, weight = tensors(train)
+            rows = Data.of(inputs @ self.basis, self.units(y), weight)
             link = self._replace(posterior=Posterior.of(self.posterior.process, rows))
-        X = torch.from_numpy(standardise(held_out.X)).to(self.basis)
-        y, weight = (torch.from_numpy(values).to(X) for values in (held_out.y, held_out.weight))
-        mean, variance = link._function(X)
+        inputs, y, weight = tensors(held_out)
+        mean, variance = link._function(inputs)
+        target = self.units(y)
 
         def errors(outputs: Tensor) -> tuple[float, np.ndarray]:
             others = self.units(outputs)
             blended = [self._blend(mean, variance, others, error)[0] for error in _NETWORK_ERRORS]
-            unit_error = (weight * (others - self.units(y)).square()).mean()
             squares = (torch.stack(blended) - y).square()
+            unit_error = (weight * (others - target).square()).mean()
             return float(unit_error), (squares @ weight / len(y)).cpu().numpy()
 
         return errors
