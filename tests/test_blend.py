@@ -1,29 +1,13 @@
 """How far a regressor trusts its network beside its Gaussian process."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from conditioned import conditioned_link
 
 import flattest as ft
-from flattest.regression.gaussian_process import Data, Posterior, Process
-from flattest.regression.smooth_link import _NETWORK_ERRORS, Limits, SmoothLink
-from flattest.regression.target_scale import TargetScale
-from flattest.regression.training_data import Rows, Standardisation
-
-
-def _link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Standardisation]:
-    """Condition a process of one direction on all rows."""
-    standardise = Standardisation.of(rows, centred=True)
-    units = TargetScale.of(rows.y, rows.weight, logarithmic=logarithmic, centred=True)
-    inputs = torch.from_numpy(standardise(rows.X))
-    basis = torch.eye(inputs.shape[1], dtype=inputs.dtype)
-    process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
-    data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
-    posterior, axes = Posterior.of(process, data), basis[:, :1]
-    limits = Limits.of(axes, inputs)
-    link = SmoothLink(posterior, basis, units, limits, pd.DataFrame(), basis[0, :1])
-    return link, standardise
+from flattest.regression.smooth_link import _NETWORK_ERRORS
+from flattest.regression.training_data import Rows
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])
@@ -32,13 +16,13 @@ def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
     X, weight = rng.standard_normal((20, 2)), rng.uniform(0.5, 2, 20)
     y = np.exp(np.sin(X[:, 0]))
     rows = Rows.of(X, y, weight)
-    link, standardise = _link(rows, logarithmic=logarithmic)
+    link, standardise = conditioned_link(rows, logarithmic=logarithmic)
     train, held_out = Rows.of(X[:15], y[:15], weight[:15]), Rows.of(X[15:], y[15:], weight[15:])
     outputs = held_out.y + rng.uniform(0, 0.2, 5)  # logarithms of less than was seen are cut off
     unit_error, blended = link.beside(standardise, train, held_out)(torch.from_numpy(outputs))
 
     # With NumPy alone.
-    units, noise = link.units, link.posterior.process.noise
+    units, noise = link.units, link.mixture.noise
     scaled = lambda y: (np.log(y) if logarithmic else y) / units.size - units.centre / units.size  # noqa: E731
     z, points = standardise(held_out.X)[:, 0], standardise(train.X)[:, 0]
     kernel = lambda a, b: 0.9 * np.exp(-np.square(a[:, None] - b) / 2)  # noqa: E731
@@ -58,7 +42,7 @@ def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
 
 def test_a_network_is_not_trusted_more_than_it_deserves():
     rows = Rows.of(np.arange(6.0)[:, None], np.arange(6.0) ** 2, np.ones(6))
-    link, _ = _link(rows, logarithmic=False)
+    link, _ = conditioned_link(rows, logarithmic=False)
     falling = np.linspace(1, 2, len(_NETWORK_ERRORS))  # the less trust, the worse
     error = link.network_error(0.03, falling)
     assert 0.03 / 10**0.5 <= error <= 0.03

@@ -7,7 +7,6 @@ likelihood. Large data are cut into blocks, taken for independent of one another
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,34 +15,13 @@ from jaxtyping import Float
 from scipy.optimize import Bounds, minimize
 from torch import Tensor
 
+from flattest.regression.kernels import kernel
+
 _JITTER = 1e-8
 """Share of the prior variance added to the noise, for the Cholesky factor."""
 _LOG_LENGTH, _LOG_VARIANCE, _LOG_NOISE = (-8.0, 8.0), (-14.0, 8.0), (-16.0, 4.0)
 _IMPOSSIBLE = -1e10  # the evidence of what cannot be computed
 _MEMORY = 20  # pairs of steps that L-BFGS remembers
-
-
-def _gaussian(r2: Tensor) -> tuple[Tensor, Tensor]:
-    value = r2.mul_(-0.5).exp_()
-    return value, value * -0.5
-
-
-def _matern52(r2: Tensor) -> tuple[Tensor, Tensor]:
-    r = r2.mul_(5).sqrt_()
-    decay = torch.exp(-r)
-    slope = (r + 1).mul_(decay)
-    value = r.square_().mul_(decay).div_(3).add_(slope)
-    return value, slope.mul_(-5 / 6)
-
-
-SHAPES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "matern52": _matern52,
-    "gaussian": _gaussian,
-}
-"""Value and derivative of each radial kernel as functions of the squared distance, overwritten.
-
-Large matrices cost as much to allocate as to compute with, here and in the evidence.
-"""
 
 
 class Process(NamedTuple):
@@ -95,7 +73,9 @@ class Process(NamedTuple):
         """Return the kernel between projected points."""
         total = z.new_zeros(*z.shape[:-1], others.shape[-2])
         for v, (shape, part) in zip(self.variances, self.terms, strict=True):
-            total.addcmul_(_kernel(shape, z[..., part], others[..., part])[0], v)
+            here = z[..., part]
+            there = here if others is z else others[..., part]
+            total.addcmul_(kernel(shape, here, there)[0], v)
         return total
 
     def prior(self, z: Tensor) -> Tensor:
@@ -119,18 +99,6 @@ class Process(NamedTuple):
         p, n = self.n_parameters, n_rows
         price = p * math.log(n) / 2 + p * (p + 1) / (n - p - 1) if 2 * p <= n else math.inf
         return self._replace(evidence=evidence, score=evidence - price)
-
-
-def _kernel(shape: str, z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a kernel, and its slope in the squared distance or, of the linear one, nothing."""
-    if shape == "linear":
-        return z @ others.mT, z.new_zeros(())
-    return SHAPES[shape](_squared_distances(z, others))
-
-
-def _squared_distances(z: Tensor, others: Tensor) -> Tensor:
-    squares = z.square().sum(-1)[..., :, None] + others.square().sum(-1)[..., None, :]
-    return squares.sub_(z @ others.mT, alpha=2).clamp_(min=0)
 
 
 class Data(NamedTuple):
@@ -265,7 +233,8 @@ def _factorise(data: Data, process: Process) -> _Factored | None:
     terms = []
     K = z.new_zeros(*data.y.shape[:2], data.y.shape[1])
     for v, (shape, part) in zip(process.variances, process.terms, strict=True):
-        terms.append(_kernel(shape, z[..., part], z[..., part]))
+        zp = z[..., part]
+        terms.append(kernel(shape, zp, zp))
         K.addcmul_(terms[-1][0], v)
     K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
     factor, info = torch.linalg.cholesky_ex(K)
@@ -321,7 +290,7 @@ def _slopes(process: Process, z: Tensor, points: Tensor, weights: Tensor) -> Ten
         if shape == "linear":
             found += v * (there.mT @ weights).mT
         else:
-            H = 2 * v * _kernel(shape, here, there)[1] * weights.mT
+            H = 2 * v * kernel(shape, here, there)[1] * weights.mT
             found[..., part] += H.sum(-1, keepdim=True) * here - H @ there
     return found
 
@@ -365,6 +334,14 @@ class Posterior(NamedTuple):
         weights = half.T @ torch.cholesky_solve(b, inner)
         explained = half.T @ (identity - torch.cholesky_inverse(inner)) @ half
         return cls(process, at, weights[:, 0], explained)
+
+    def to(self, device: str) -> Posterior:
+        """Move to a device."""
+        process = self.process._replace(
+            projection=self.process.projection.to(device),
+            variances=self.process.variances.to(device),
+        )
+        return Posterior(process, *(values.to(device) for values in self[1:]))
 
     def left_out(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return each row's residual if it were left out, and the variance of that.

@@ -22,6 +22,8 @@ _EXTREME = 5.0
 """Distance from the median, in interquartile ranges, from which on a target is suspected."""
 _SHARE, _MOST = 0.02, 0.1
 """The share of outliers expected beforehand, and the largest that is believed."""
+_STANDARD_ERRORS = 2.0
+"""By how many the logarithms' density has to be better where their predictions are none."""
 
 
 class RobustFit(NamedTuple):
@@ -30,6 +32,16 @@ class RobustFit(NamedTuple):
     link: SmoothLink
     data: TrainingData
     outliers: np.ndarray
+
+
+class _Judged(NamedTuple):
+    """A fit, and how well it predicts each row from the others."""
+
+    fit: RobustFit
+    density: np.ndarray
+    """Logarithms of the densities of the targets."""
+    square: np.ndarray
+    """Squared errors of the means of the targets."""
 
 
 def fit_robustly(
@@ -53,7 +65,9 @@ def fit_robustly(
         + \epsilon / \text{range}(y)\big)
 
     over all rows, ``r`` and ``s`` being residuals and standard errors without the row itself, in
-    the units ``u`` of the fit.
+    the units ``u`` of the fit. Logarithms have to be better by two standard errors of the
+    difference, or their means of the targets nearer to these: the density alone may be better for
+    fitting the errors, while exponentials of what is not exponential get larger ones.
 
     Parameters
     ----------
@@ -77,7 +91,7 @@ def fit_robustly(
     RobustFit or None
         None where there is nothing to learn.
     """
-    fits: list[tuple[float, RobustFit]] = []
+    judged: list[_Judged] = []
     none = np.zeros(len(rows.y), dtype=bool)
     suspected = [(False, none), (False, _extreme(rows.y))]
     if may_be_logarithmic(rows.y):
@@ -85,7 +99,7 @@ def fit_robustly(
     tried: list[tuple[bool, bytes]] = []
     with progress("steps", verbose) as bar:
         task = bar.add_task("searching for directions", total=STEPS)
-        while suspected and len(fits) < _FITS:
+        while suspected and len(judged) < _FITS:
             logarithmic, outliers = suspected.pop(0)
             if outliers.mean() > _MOST or (logarithmic, outliers.tobytes()) in tried:
                 continue
@@ -101,8 +115,8 @@ def fit_robustly(
             bar.update(
                 task,
                 description=f"searching for directions{what}",
-                completed=STEPS * len(fits),
-                total=STEPS * (len(fits) + 1 + len(suspected)),
+                completed=STEPS * len(judged),
+                total=STEPS * (len(judged) + 1 + len(suspected)),
             )
             units = TargetScale.of(
                 kept.y, kept.weight, logarithmic=logarithmic, centred=network.bias
@@ -112,11 +126,10 @@ def fit_robustly(
             )
             fit = RobustFit(link, data, outliers)
             residual, error = _residuals(rows, fit)
-            density = _robust_likelihood(residual, error, units.log_slope(rows.y), np.ptp(rows.y))
-            fits.append((density, fit))
+            judged.append(_judge(rows.y, fit, residual, error))
             others = units(torch.from_numpy(kept.y)).numpy()
             suspected.append((logarithmic, _far(residual, error, others)))
-    return max(fits, key=lambda entry: entry[0])[1] if fits else None
+    return _preferred(judged) if judged else None
 
 
 def _extreme(y: np.ndarray) -> np.ndarray:
@@ -144,9 +157,25 @@ def _far(residual: np.ndarray, error: np.ndarray, others: np.ndarray) -> np.ndar
     return (relative > _FAR * typical) & (np.abs(residual) > _LARGE * others.std())
 
 
-def _robust_likelihood(
-    residual: np.ndarray, error: np.ndarray, log_slope: np.ndarray, span: float
-) -> float:
+def _judge(y: np.ndarray, fit: RobustFit, residual: np.ndarray, error: np.ndarray) -> _Judged:
+    units, span = fit.link.units, np.ptp(y)
     normal = -0.5 * np.square(residual / error) - np.log(error) - 0.5 * np.log(2 * np.pi)
     spread = np.log(_SHARE / span) if span else -np.inf
-    return float(np.logaddexp(np.log1p(-_SHARE) + normal + log_slope, spread).sum())
+    density = np.logaddexp(np.log1p(-_SHARE) + normal + units.log_slope(y), spread)
+    predicted = units(torch.from_numpy(y)) - torch.from_numpy(residual)
+    mean, _ = units.moments(predicted, torch.from_numpy(np.square(error)))
+    return _Judged(fit, density, np.square(mean.numpy() - y))
+
+
+def _preferred(judged: list[_Judged]) -> RobustFit:
+    """Return the best fit to the targets, or to their logarithms where these do clearly better."""
+    best = {}
+    for entry in sorted(judged, key=lambda entry: entry.density.sum()):
+        best[entry.fit.link.units.logarithmic] = entry
+    if len(best) == 1:
+        return next(iter(best.values())).fit
+    gain = best[True].density - best[False].density
+    counted = ~(best[True].fit.outliers | best[False].fit.outliers)
+    nearer = (best[True].square - best[False].square)[counted].sum() < 0
+    least = 0.0 if nearer else _STANDARD_ERRORS * gain.std() * len(gain) ** 0.5
+    return best[bool(gain.sum() > least)].fit

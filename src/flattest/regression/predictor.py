@@ -13,24 +13,16 @@ from torch import Tensor
 
 from flattest.networks import TwoLayerNet
 from flattest.regression.elimination import evaluate
-from flattest.regression.gaussian_process import SHAPES, Posterior, Process
+from flattest.regression.gaussian_process import Posterior, Process
+from flattest.regression.kernels import SHAPES
+from flattest.regression.mixture import Mixture
 from flattest.regression.smooth_link import Limits, SmoothLink
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Standardisation
 
-_STORED = (
-    "basis",
-    "projection",
-    "variances",
-    "numbers",
-    "points",
-    "weights",
-    "explained",
-    "axes",
-    "low",
-    "high",
-)
-"""Numbers of a process."""
+_OF_LINK = ("numbers", "basis", "axes", "low", "high")
+_OF_PROCESS = ("numbers", "projection", "variances", "points", "weights", "explained")
+"""What is stored of a link, and of each of its processes."""
 
 
 class Predictor(NamedTuple):
@@ -73,33 +65,26 @@ class Predictor(NamedTuple):
             "intercept": torch.tensor([standardise.intercept], dtype=torch.float64),
         }
         if self.link is not None:
-            posterior = self.link.posterior
-            process = posterior.process
-            *numbers, _ = self.network_error, process.noise, *self.link.units
-            stored |= {
-                "process.basis": self.link.basis,
-                "process.projection": process.projection,
-                "process.variances": process.variances,
-                "process.numbers": torch.tensor(numbers, dtype=torch.float64),
-                "process.points": posterior.points,
-                "process.weights": posterior.weights,
-                "process.explained": posterior.explained,
-                "process.axes": self.link.limits.axes,
-                "process.low": self.link.limits.low,
-                "process.high": self.link.limits.high,
-            }
+            *numbers, _ = self.network_error, *self.link.units
+            first = torch.tensor(numbers, dtype=torch.float64)
+            stored |= _named("link", _OF_LINK, (first, self.link.basis, *self.link.limits))
+            mixture = self.link.mixture
+            for i, (process, *rest) in enumerate(mixture.posteriors):
+                first = torch.tensor([mixture.shares[i], process.noise], dtype=torch.float64)
+                values = first, process.projection, process.variances, *rest
+                stored |= _named(f"process.{i}", _OF_PROCESS, values)
         return {name: values.contiguous() for name, values in stored.items()}
 
     def kernel(self) -> dict[str, Any] | None:
         """Return what the numbers leave open."""
         if self.link is None:
             return None
-        process = self.link.posterior.process
         return {
-            "shape": process.shape,
-            "additive": process.additive,
-            "trend": process.trend,
             "logarithmic": self.link.units.logarithmic,
+            "processes": [
+                {"shape": p.shape, "additive": p.additive, "trend": p.trend}
+                for p in self.link.mixture.processes
+            ],
         }
 
     @classmethod
@@ -123,30 +108,49 @@ class Predictor(NamedTuple):
         standardise = Standardisation(mean.numpy(), inverse_scale.numpy(), float(intercept))
         if kernel is None:
             return cls(network, standardise, None, 0.0)
-        if kernel["shape"] not in (*SHAPES, "linear"):
-            raise ValueError(f"there is no kernel {kernel['shape']!r}")
-        found = {name: tensor(f"process.{name}") for name in _STORED}
-        (h, k), n = found["projection"].shape, len(found["points"])
-        additive, trend = bool(kernel["additive"]), bool(kernel["trend"])
-        q, axes = (k if additive else 1) + trend, min(d, k)
-        shapes = ((d, h), (h, k), (q,), (6,), (n, k), (n,), (n, n), (d, axes), (axes,), (axes,))
-        for name, shape in zip(_STORED, shapes, strict=True):
-            check_stored(f"process.{name}", found[name], shape)
-        error, noise, centre, size, least, most = found["numbers"].tolist()
-        process = Process(
-            kernel["shape"],
-            found["projection"],
-            found["variances"],
-            noise,
-            additive=additive,
-            trend=trend,
-        )
-        posterior = Posterior(process, found["points"], found["weights"], found["explained"])
+        numbers, basis, *limits = (tensor(f"link.{name}") for name in _OF_LINK)
+        h, k = basis.shape[1], len(limits[-1])
+        _check_all("link", _OF_LINK, (numbers, basis, *limits), ((5,), (d, h), (d, k), (k,), (k,)))
+        members = [_member(i, h, entry, tensor) for i, entry in enumerate(kernel["processes"])]
+        shares, posteriors = zip(*members, strict=True)
+        error, centre, size, least, most = numbers.tolist()
         units = TargetScale(centre, size, least, most, bool(kernel["logarithmic"]))
-        limits = Limits(found["axes"], found["low"], found["high"])
-        nothing = found["low"].new_zeros(0)  # how the search went is not stored
-        link = SmoothLink(posterior, found["basis"], units, limits, pd.DataFrame(), nothing)
+        nothing = numbers.new_zeros(0)  # how the search went is not stored
+        mixture = Mixture(posteriors, shares)
+        link = SmoothLink(mixture, basis, units, Limits(*limits), pd.DataFrame(), nothing)
         return cls(network, standardise, link, error)
+
+
+def _member(
+    i: int, h: int, kernel: dict[str, Any], tensor: Callable[[str], Tensor]
+) -> tuple[float, Posterior]:
+    """Read one of the processes, and its share."""
+    shape, additive, trend = kernel["shape"], bool(kernel["additive"]), bool(kernel["trend"])
+    if shape not in (*SHAPES, "linear"):
+        raise ValueError(f"there is no kernel {shape!r}")
+    found = tuple(tensor(f"process.{i}.{name}") for name in _OF_PROCESS)
+    numbers, projection, variances, points, *rest = found
+    k, n = projection.shape[1], len(points)
+    q = (k if additive else 1) + trend
+    shapes = ((2,), (h, k), (q,), (n, k), (n,), (n, n))
+    _check_all(f"process.{i}", _OF_PROCESS, found, shapes)
+    share, noise = numbers.tolist()
+    process = Process(shape, projection, variances, noise, additive=additive, trend=trend)
+    return share, Posterior(process, points, *rest)
+
+
+def _named(prefix: str, names: tuple[str, ...], values: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _check_all(
+    prefix: str,
+    names: tuple[str, ...],
+    values: tuple[Tensor, ...],
+    shapes: tuple[tuple[int, ...], ...],
+) -> None:
+    for name, value, shape in zip(names, values, shapes, strict=True):
+        check_stored(f"{prefix}.{name}", value, shape)
 
 
 def check_stored(name: str, values: Tensor, shape: tuple[int, ...]) -> None:

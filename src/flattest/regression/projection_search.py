@@ -11,16 +11,16 @@ from torch import Tensor
 
 from flattest.regression.elimination import Network
 from flattest.regression.gaussian_process import (
-    SHAPES,
     Data,
     Effort,
-    Posterior,
     Process,
     evidence,
     fit_process,
     gradients,
 )
-from flattest.regression.starts import SHAPE, STARTS, starts
+from flattest.regression.kernels import SHAPES
+from flattest.regression.mixture import kindred
+from flattest.regression.starts import STARTS, starts
 from flattest.regression.training_data import TrainingData
 
 STEPS = STARTS + 4
@@ -42,13 +42,14 @@ _ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
 """Rows on which starts are compared, per feature, and their bounds."""
 _SEARCH_ROWS, _SEARCH_BLOCK = 1000, 500
 _FINAL_ROWS, _FINAL_BLOCK, _EXACT = 4000, 500, 1000
-_INDUCING = 1000
 _PASSING = Effort(max_iter=15, tol=5e-4)  # on the way to fewer directions, where rows are enough
 _ROUGH = Effort(max_iter=25, tol=5e-4)
 _FINE = Effort(max_iter=60, tol=1e-4)
 _LAST = Effort(max_iter=300, tol=1e-6)
 _LONG = Effort(max_iter=200, tol=1e-5)
 _POLISHED = 3
+_SMOOTH = ("gaussian",)
+"""What else functions of a few directions are fitted with; those of all features with any shape."""
 _TREND = 0.1  # its variance at the start
 _ROTATIONS, _ROTATION_ROWS = 16, 250
 
@@ -61,7 +62,7 @@ def search(
     rng: np.random.Generator,
     max_rounds: int,
     step: Callable[[], None],
-) -> tuple[Process, list[Process]]:
+) -> tuple[list[Process], list[Process]]:
     """Find the directions on which the targets depend.
 
     From several starts with a few directions more than are needed, the one without which the
@@ -89,10 +90,11 @@ def search(
 
     Returns
     -------
-    process : Process
-        The one of the best score, fitted to more of the rows.
+    processes : list of Process
+        The one of the best score, fitted to more of the rows, and those of other kernels that may
+        be as good on the same directions.
     candidates : list of Process
-        Those compared, and it.
+        Those compared, and the first of the above.
     """
     n = len(rows.y)
     order = torch.from_numpy(rng.permutation(n)).to(rows.y.device)
@@ -132,7 +134,8 @@ def search(
     whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
     last = fit_process(whole, _simplest(polished), _LONG)
     step()
-    return last, [*candidates, *variants, *polished, last]
+    compared = [*candidates, *variants, *polished]
+    return kindred(last, compared, whole), [*compared, last]
 
 
 def _polish(data: Data, process: Process, effort: Effort) -> Process:
@@ -148,15 +151,6 @@ def _with_trend(data: Data, process: Process) -> Process:
     size = (data.X @ process.projection).square().sum(-1).mean()
     variances = torch.cat([process.variances, _TREND / size[None]])
     return process._replace(variances=variances, trend=True)
-
-
-def condition(process: Process, rows: Data, rng: np.random.Generator) -> Posterior:
-    """Condition the process on all rows, through some of them where they are many."""
-    n = len(rows.y)
-    if n <= 2 * _INDUCING:
-        return Posterior.of(process, rows)
-    points = torch.from_numpy(rng.choice(n, _INDUCING, replace=False))
-    return Posterior.of(process, rows, rows.X[points.to(rows.X.device)])
 
 
 def _score(process: Process) -> float:
@@ -261,8 +255,7 @@ def _variants(
     data: Data, process: Process, best: Process, rng: np.random.Generator
 ) -> list[Process]:
     """Fit the same directions with other kernels, and as a sum of functions of each."""
-    others = [process._replace(shape=shape) for shape in SHAPES if shape != SHAPE]
-    fitted = [_fit(data, start, best) for start in others]
+    fitted = [_fit(data, process._replace(shape=shape), best) for shape in _SMOOTH]
     if process.n_directions > 1:
         fitted.append(_fit(data, _as_sum(data, _best([process, *fitted]), rng), best))
     return fitted

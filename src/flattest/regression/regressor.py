@@ -67,14 +67,14 @@ class MultiIndexRegressor(
         are fewer.
     link : "auto", "gaussian_process" or "network"
         What finds the directions and predicts from them. ``"auto"``: the Gaussian process with
-        `fit_intercept`, the network without, since only that is homogeneous. With a process the
-        network on its directions helps to predict beyond the range of the data, as an observation
-        whose variance, no less than its cross-validation error, makes the two together predict
-        held-out rows best. On more than 2,000 rows the process is a function of its values at
-        1,000 of them, and its directions are fitted to at most 4,000 rows, in blocks. Targets that
-        lie far from what the other rows predict are left out where the rest is then explained
-        better; a warning says so. Positive targets that are less skewed as logarithms are fitted as
-        these too, and the better fit is taken.
+        `fit_intercept`, the network without, since only that is homogeneous. Processes of other
+        kernels that explain the data nearly as well by the same directions are averaged with it.
+        The network on these helps to predict beyond the range of the data, as an observation whose
+        variance makes the two together predict held-out rows best. On more than 2,000 rows a
+        process is a function of its values at 1,000 of them, and its directions are fitted to at
+        most 4,000 rows, in blocks. Targets that lie far from what the other rows predict are left
+        out where the rest is then explained better; a warning says so. Positive targets that are
+        less skewed as logarithms are fitted as these too, and taken so where it is clearly better.
     penalty : {"reflected_flatness", "flatness", "weight_decay"}
         What ``Q`` is: as above; without the reflections; or the sum of squares of all parameters.
     strengths : "auto" or sequence of float
@@ -120,8 +120,8 @@ class MultiIndexRegressor(
     candidates_ : DataFrame
         The Gaussian processes compared: `n_directions`, `kernel`, `additive` (a sum of functions
         of one direction each), `trend` (a linear function is added), `log_evidence`, `score` (less
-        the price of the parameters, what is compared) and `converged`; the last one is fitted to
-        more rows, where there are many. No rows with ``link="network"``.
+        the price of the parameters, what is compared) and `converged`; the last one, of the largest
+        share, is fitted to more rows where there are many. No rows with ``link="network"``.
     outliers_ : ndarray of shape (n,)
         Tells the training rows whose targets were left out as outliers.
     predictor_ : Predictor

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flattest.regression.elimination import Beside, Network
-from flattest.regression.gaussian_process import Data, Posterior, Process
-from flattest.regression.projection_search import condition, search
+from flattest.regression.gaussian_process import Data, Process
+from flattest.regression.mixture import Mixture
+from flattest.regression.projection_search import search
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.threads import one_thread
 from flattest.regression.training_data import Rows, Standardisation, TrainingData
@@ -51,9 +52,9 @@ class Limits(NamedTuple):
 
 
 class SmoothLink(NamedTuple):
-    """A posterior, and the units of its inputs and outputs."""
+    """A mixture of posteriors, and the units of its inputs and outputs."""
 
-    posterior: Posterior
+    mixture: Mixture
     basis: Float[Tensor, "d h"]
     units: TargetScale
     limits: Limits
@@ -80,11 +81,11 @@ class SmoothLink(NamedTuple):
         k = min(k, data.basis.shape[1]) if k else None
         rows = Data.of(data.inputs @ data.basis, data.target, data.weight)
         with one_thread():
-            process, compared = search(data, rows, k, network, rng, max_rounds, step)
-        posterior = condition(process, rows, rng)
-        variation, axes = _variation(posterior, data)
+            processes, compared = search(data, rows, k, network, rng, max_rounds, step)
+        mixture = Mixture.of(processes, rows, rng)
+        variation, axes = _variation(mixture, data)
         limits = Limits.of(axes, data.inputs)
-        return cls(posterior, data.basis, units, limits, _table(compared), variation)
+        return cls(mixture, data.basis, units, limits, _table(compared), variation)
 
     def __call__(
         self, inputs: Float[Tensor, "n d"], others: Float[Tensor, " n"], error: float
@@ -104,7 +105,7 @@ class SmoothLink(NamedTuple):
         """Combine the function with observations; moments of new targets."""
         share = variance / (variance + error)
         mean = (1 - share) * mean + share * others
-        return self.units.moments(mean, share * error + self.posterior.process.noise)
+        return self.units.moments(mean, share * error + self.mixture.noise)
 
     def beside(self, standardise: Standardisation, train: Rows, held_out: Rows) -> Beside:
         """Return what tells how predictions of held-out rows do, alone and blended.
@@ -117,10 +118,10 @@ class SmoothLink(NamedTuple):
             return [torch.from_numpy(value).to(self.basis) for value in values]
 
         link = self
-        if len(train.y) <= len(self.posterior.points):
+        if len(train.y) <= self.mixture.n_points:
             inputs, y, weight = tensors(train)
             rows = Data.of(inputs @ self.basis, self.units(y), weight)
-            link = self._replace(posterior=Posterior.of(self.posterior.process, rows))
+            link = self._replace(mixture=self.mixture.on(rows))
         inputs, y, weight = tensors(held_out)
         mean, variance = link._function(inputs)
         target = self.units(y)
@@ -142,7 +143,7 @@ class SmoothLink(NamedTuple):
 
     def _function(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the variance of the function, in its own units."""
-        parts = [self.posterior(rows @ self.basis) for rows in inputs.split(_ROWS)]
+        parts = [self.mixture(rows @ self.basis) for rows in inputs.split(_ROWS)]
         mean, variance = zip(*parts, strict=True)
         return torch.cat(mean), torch.cat(variance)
 
@@ -150,8 +151,8 @@ class SmoothLink(NamedTuple):
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
     ) -> tuple[Tensor, Tensor]:
         """Return the residuals of the training rows, left out where possible, and their errors."""
-        if len(self.posterior.points) == len(y):  # conditioned exactly
-            residual, variance = self.posterior.left_out()
+        if self.mixture.n_points == len(y):  # conditioned exactly
+            residual, variance = self.mixture.left_out()
             return residual, variance.sqrt()
         return self.residuals(inputs, y)
 
@@ -160,23 +161,18 @@ class SmoothLink(NamedTuple):
     ) -> tuple[Tensor, Tensor]:
         """Return the residuals of other rows in units of the process, and their errors."""
         mean, variance = self._function(inputs)
-        noise = self.posterior.process.noise
-        return self.units(torch.from_numpy(y)).to(mean) - mean, (variance + noise).sqrt()
+        target = self.units(torch.from_numpy(y)).to(mean)
+        return target - mean, (variance + self.mixture.noise).sqrt()
 
     @property
     def converged(self) -> bool:
-        """Whether the process came to a maximum of its marginal likelihood."""
-        return self.posterior.process.converged
+        """Whether the best process came to a maximum of its marginal likelihood."""
+        return self.mixture.processes[0].converged
 
     def to(self, device: str) -> SmoothLink:
         """Move to a device."""
-        process = self.posterior.process
-        process = process._replace(
-            projection=process.projection.to(device), variances=process.variances.to(device)
-        )
-        tensors = (value.to(device) for value in self.posterior[1:])
         return self._replace(
-            posterior=Posterior(process, *tensors),
+            mixture=self.mixture.to(device),
             basis=self.basis.to(device),
             limits=Limits(*(value.to(device) for value in self.limits)),
             variation=self.variation.to(device),
@@ -184,17 +180,16 @@ class SmoothLink(NamedTuple):
 
 
 def _variation(
-    posterior: Posterior, data: TrainingData
+    mixture: Mixture, data: TrainingData
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
-    """Decompose the average gradient outer product of the posterior mean."""
-    B = data.basis @ posterior.process.projection
-    M = B.new_zeros(B.shape[1], B.shape[1])
+    """Decompose the average gradient outer product of the mean."""
+    # In an orthonormal basis of the span: more digits than in all coordinates.
+    Q = torch.linalg.qr(data.basis @ mixture.processes[0].projection)[0]
+    M = Q.new_zeros(Q.shape[1], Q.shape[1])
     for rows, weight in zip(data.inputs.split(_ROWS), data.weight.split(_ROWS), strict=True):
-        slopes = posterior.gradients(rows @ data.basis)
+        slopes = mixture.gradients(rows @ data.basis) @ (data.basis.T @ Q)
         M += (slopes * weight[:, None]).T @ slopes / len(data.inputs)
-    # From an orthonormal basis of the span: more digits than from B M B^T.
-    Q, R = torch.linalg.qr(B)
-    values, vectors = torch.linalg.eigh(R @ M @ R.T)
+    values, vectors = torch.linalg.eigh(M)
     return values.flip(0).clamp_min(0), Q @ vectors.flip(1)
 
 

@@ -26,7 +26,7 @@ from flattest.tables.encoding import Encoding
 
 MODEL_FILE = "model.safetensors"
 """The name of a model file in the folder of a fit."""
-_FORMAT = "flattest.SavedModel/3"
+_FORMAT = "flattest.SavedModel/4"
 
 
 class SavedModelError(ValueError):

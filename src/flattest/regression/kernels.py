@@ -1,0 +1,56 @@
+"""Kernels of distances, and the linear one: values, and slopes in the squared distance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_NO_DISTANCE = 1e-7  # not told from rounding: there the slope of a kernel with a kink is 0
+
+
+def _gaussian(r2: Tensor) -> tuple[Tensor, Tensor]:
+    value = r2.mul_(-0.5).exp_()
+    return value, value * -0.5
+
+
+def _matern52(r2: Tensor) -> tuple[Tensor, Tensor]:
+    r = r2.mul_(5).sqrt_()
+    decay = torch.exp(-r)
+    slope = (r + 1).mul_(decay)
+    value = r.square_().mul_(decay).div_(3).add_(slope)
+    return value, slope.mul_(-5 / 6)
+
+
+def _matern12(r2: Tensor) -> tuple[Tensor, Tensor]:
+    r = r2.sqrt_()
+    value = torch.exp(-r)
+    equal = r < _NO_DISTANCE
+    return value, r.reciprocal_().mul_(value).mul_(-0.5).masked_fill_(equal, 0)
+
+
+SHAPES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "matern52": _matern52,
+    "gaussian": _gaussian,
+    "matern12": _matern12,
+}
+"""Value and derivative of each radial kernel as functions of the squared distance, overwritten.
+
+Large matrices cost as much to allocate as to compute with, here and in the evidence.
+"""
+
+
+def kernel(shape: str, z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a kernel, and its slope in the squared distance or, of the linear one, nothing."""
+    if shape == "linear":
+        return z @ others.mT, z.new_zeros(())
+    return SHAPES[shape](_squared_distances(z, others))
+
+
+def _squared_distances(z: Tensor, others: Tensor) -> Tensor:
+    squares = z.square().sum(-1)[..., :, None] + others.square().sum(-1)[..., None, :]
+    squares.sub_(z @ others.mT, alpha=2).clamp_(min=0)
+    if z is others:  # no rounding, which a square root would magnify
+        squares.diagonal(dim1=-2, dim2=-1).zero_()
+    return squares

@@ -1,0 +1,23 @@
+"""A link conditioned on rows, without a search for its directions."""
+
+import pandas as pd
+import torch
+
+from flattest.regression.gaussian_process import Data, Posterior, Process
+from flattest.regression.mixture import Mixture
+from flattest.regression.smooth_link import Limits, SmoothLink
+from flattest.regression.target_scale import TargetScale
+from flattest.regression.training_data import Rows, Standardisation
+
+
+def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Standardisation]:
+    """Condition a process of the first feature on all rows."""
+    standardise = Standardisation.of(rows, centred=True)
+    units = TargetScale.of(rows.y, rows.weight, logarithmic=logarithmic, centred=True)
+    inputs = torch.from_numpy(standardise(rows.X))
+    basis = torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
+    data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
+    mixture = Mixture((Posterior.of(process, data),), (1.0,))
+    limits = Limits.of(basis[:, :1], inputs)
+    return SmoothLink(mixture, basis, units, limits, pd.DataFrame(), basis[0, :1]), standardise
