@@ -14,6 +14,7 @@ from flattest.regression.gaussian_process import (
     evidence,
     fit_process,
     gradients,
+    trend_slope,
 )
 from flattest.regression.kernels import SHAPES
 
@@ -84,6 +85,21 @@ def test_evidence_and_its_slopes(shape: str, additive: bool, trend: bool) -> Non
             )
             shifted.append(evidence(data.blocks(12), moved))
         assert found == pytest.approx((shifted[0] - shifted[1]) / 2e-5, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "additive"), [("gaussian", False), ("matern12", True)])
+def test_slope_in_a_trend(shape: str, additive: bool) -> None:
+    data, process = _data().blocks(6), _process(shape, additive)
+    found = trend_slope(data, process)
+    without = evidence(data, process)
+    steps = torch.tensor([1e-6, 2e-6], dtype=torch.float64)
+    one, two = (
+        evidence(data, process._replace(variances=torch.cat([process.variances, v]), trend=True))
+        for v in steps[:, None]
+    )
+    slope = (4 * one - two - 3 * without) / 2e-6
+    # The jitter grows with the variance as well.
+    assert found == pytest.approx(slope, rel=1e-4, abs=1e-4)
 
 
 def test_blocks_are_independent() -> None:

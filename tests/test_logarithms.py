@@ -38,7 +38,7 @@ def test_rows_are_judged_by_density_and_mean(logarithmic):
 
 @pytest.mark.parametrize(
     ("standard_errors", "nearer", "taken"),
-    [(2.1, False, True), (1.9, False, False), (1.9, True, True), (-0.1, True, False)],
+    [(4.1, False, True), (3.9, False, False), (0.1, True, True), (-0.1, True, False)],
 )
 def test_logarithms_are_taken_where_they_are_clearly_better(standard_errors, nearer, taken):
     y = RNG.uniform(0.5, 9, N)

@@ -131,7 +131,9 @@ def test_kindred_look_at_the_same_directions():
         assert process.score > best.score - 15
         assert process.evidence == pytest.approx(evidence(data, process))
     torch.testing.assert_close(second.projection, nearby, rtol=0.1, atol=0.02)
-    assert kindred(best._replace(shape="linear"), [matern], data) == [best._replace(shape="linear")]
+    for lonely in (best._replace(shape="linear"), best._replace(score=-math.inf)):
+        assert kindred(lonely, [matern], data) == [lonely]
+        assert Mixture.of([lonely], _data(), np.random.default_rng(0)).shares == (1.0,)
 
 
 def test_predictions_depend_on_the_directions_only():

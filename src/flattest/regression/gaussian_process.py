@@ -217,6 +217,16 @@ def evidence(data: Data, process: Process) -> float:
     return factored.evidence if factored else _IMPOSSIBLE
 
 
+def trend_slope(data: Data, process: Process) -> float:
+    """Return how the evidence begins to change in the variance of a linear function added."""
+    factored = _factorise(data, process)
+    if factored is None:
+        return 0.0
+    z = factored.z
+    spread = (z * torch.cholesky_solve(z, factored.factor)).sum()
+    return float((z.mT @ factored.weights).square().sum() - spread) / 2
+
+
 class _Factored(NamedTuple):
     """A process on data: its projections, each term's values and slopes, and what solves it."""
 

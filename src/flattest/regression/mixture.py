@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -25,9 +26,10 @@ def kindred(best: Process, others: Iterable[Process], data: Data) -> list[Proces
     """Return a process, and those of other kernels that may be as good on the span of its columns.
 
     The best one of each kind is projected to the span, so that the average depends on no more
-    directions. A linear function has only one, which no other shares.
+    directions. A linear function has only one, which no other shares; and nothing can be compared
+    where rows are too few for any score.
     """
-    if best.shape == "linear":
+    if best.shape == "linear" or math.isinf(best.score):
         return [best]
     Q = torch.linalg.qr(best.projection)[0]
     kinds = {_kind(best)}
@@ -60,9 +62,10 @@ class Mixture(NamedTuple):
         if n > 2 * _INDUCING:
             chosen = torch.from_numpy(rng.choice(n, _INDUCING, replace=False))
             points = rows.X[chosen.to(rows.X.device)]
-        scores = torch.tensor([process.score for process in processes], dtype=torch.float64)
-        shares = (scores / _NATS).softmax(0).tolist()
-        return cls(tuple(Posterior.of(p, rows, points) for p in processes), tuple(shares))
+        best, *others = (process.score for process in processes)
+        odds = [1.0, *(math.exp((score - best) / _NATS) for score in others)]
+        posteriors = tuple(Posterior.of(process, rows, points) for process in processes)
+        return cls(posteriors, tuple(value / sum(odds) for value in odds))
 
     def on(self, rows: Data) -> Mixture:
         """Condition the same processes on other rows, exactly."""

@@ -22,7 +22,7 @@ _EXTREME = 5.0
 """Distance from the median, in interquartile ranges, from which on a target is suspected."""
 _SHARE, _MOST = 0.02, 0.1
 """The share of outliers expected beforehand, and the largest that is believed."""
-_STANDARD_ERRORS = 2.0
+_STANDARD_ERRORS = 4.0
 """By how many the logarithms' density has to be better where their predictions are none."""
 
 
@@ -65,7 +65,7 @@ def fit_robustly(
         + \epsilon / \text{range}(y)\big)
 
     over all rows, ``r`` and ``s`` being residuals and standard errors without the row itself, in
-    the units ``u`` of the fit. Logarithms have to be better by two standard errors of the
+    the units ``u`` of the fit. Logarithms have to be better by four standard errors of the
     difference, or their means of the targets nearer to these: the density alone may be better for
     fitting the errors, while exponentials of what is not exponential get larger ones.
 

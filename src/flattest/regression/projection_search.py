@@ -17,6 +17,7 @@ from flattest.regression.gaussian_process import (
     evidence,
     fit_process,
     gradients,
+    trend_slope,
 )
 from flattest.regression.kernels import SHAPES
 from flattest.regression.mixture import kindred
@@ -108,7 +109,7 @@ def search(
     step()
     floor = _best(plain).score / data.y.numel() if plain else -math.inf
     chain = _best_chain(few, beginnings, k or 1, floor, step)
-    candidates = _descend(data, chain, k)
+    candidates = _descend(data, chain, k, few)
     allowed = [process for process in candidates if k in (None, process.n_directions)]
     if plain and _is_near(_best(plain), _best(allowed), data):
         with_lengths = _with_lengths(data) if training.has_axes else ()
@@ -119,14 +120,14 @@ def search(
     # if they are near.
     first, *others = sorted(allowed, key=_score, reverse=True)
     likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
-    tried = [first, *(p for p in likely if _is_near(p, first, data))]
+    tried = [first, *(p for p in likely if _is_near(p, first, data, _NEAR / 2))]
     variants = [variant for process in tried for variant in _variants(data, process, first, rng)]
     step()
     final = [*candidates, *variants] if k is None else [*allowed, *variants]
     final.sort(key=_score, reverse=True)
     near = [p for p in final[1:_POLISHED] if p.score > final[0].score - _NEARLY]
     polished = [_polish(data, process, _LAST) for process in (final[0], *near)]
-    if (best := _best(polished)).shape != "linear":
+    if (best := _best(polished)).shape != "linear" and trend_slope(data, best) > 0:
         trend = _polish(data, _with_trend(data, best), _FINE)
         if trend.score > best.score - _NEARLY:
             trend = _polish(data, trend, _LAST)
@@ -168,9 +169,9 @@ def _simplest(processes: list[Process]) -> Process:
     return min(tied, key=lambda p: (1 if p.shape == "linear" else p.n_directions, -p.score))
 
 
-def _is_near(process: Process, better: Process, data: Data) -> bool:
+def _is_near(process: Process, better: Process, data: Data, near: float = _NEAR) -> bool:
     """Tell whether another kernel might turn the order round."""
-    return process.score > better.score - _NEAR * data.y.numel()
+    return process.score > better.score - near * data.y.numel()
 
 
 def _best_chain(
@@ -216,7 +217,7 @@ def _best_chain(
     return max(chains, key=lambda entry: entry[-1].evidence)
 
 
-def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
+def _descend(data: Data, chain: list[Process], k: int | None, few: Data) -> list[Process]:
     """Fit the last of a chain, ever fewer directions, and more if one more is better."""
     fitted: list[Process] = []
 
@@ -227,6 +228,8 @@ def _descend(data: Data, chain: list[Process], k: int | None) -> list[Process]:
     while fitted[-1].n_directions > (k or 1):
         add(_without_least_needed(data, fitted[-1]))
     for start in reversed(chain[:-1] if k is None else []):
+        if not _is_near(start, chain[-1], few):
+            break
         add(start)
         if fitted[-1] is not _best(fitted):
             break
