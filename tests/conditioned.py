@@ -5,7 +5,7 @@ import torch
 
 from flattest.regression.gaussian_process import Data, Posterior, Process
 from flattest.regression.mixture import Mixture
-from flattest.regression.smooth_link import Limits, SmoothLink
+from flattest.regression.smooth_link import Limits, Part, SmoothLink
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Rows, Standardisation
 
@@ -19,5 +19,6 @@ def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Stan
     process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
     data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
     mixture = Mixture((Posterior.of(process, data),), (1.0,))
-    limits = Limits.of(basis[:, :1], inputs)
-    return SmoothLink(mixture, basis, units, limits, pd.DataFrame(), basis[0, :1]), standardise
+    limits = Limits.of(basis[:, :1], basis[0, :1], inputs)
+    parts = (Part(mixture, units),)
+    return SmoothLink(parts, basis, limits, pd.DataFrame(), basis[0, :1]), standardise

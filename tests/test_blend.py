@@ -19,7 +19,7 @@ def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
     link, standardise = conditioned_link(rows, logarithmic=logarithmic)
     train, held_out = Rows.of(X[:15], y[:15], weight[:15]), Rows.of(X[15:], y[15:], weight[15:])
     outputs = held_out.y + rng.uniform(0, 0.2, 5)  # logarithms of less than was seen are cut off
-    unit_error, blended = link.beside(standardise, train, held_out)(torch.from_numpy(outputs))
+    ((unit_error, blended),) = link.beside(standardise, train, held_out)(torch.from_numpy(outputs))
 
     # With NumPy alone.
     units, noise = link.units, link.mixture.noise
@@ -36,7 +36,7 @@ def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
         middle = (mean / variance + scaled(outputs) / error) / precision
         target = units.centre + units.size * middle
         if logarithmic:
-            target = np.exp(target + units.size**2 * (1 / precision + noise) / 2)
+            target = np.exp(target + units.size**2 * noise / 2)
         assert found == pytest.approx(average((target - held_out.y) ** 2), rel=1e-5)
 
 
@@ -44,10 +44,12 @@ def test_a_network_is_not_trusted_more_than_it_deserves():
     rows = Rows.of(np.arange(6.0)[:, None], np.arange(6.0) ** 2, np.ones(6))
     link, _ = conditioned_link(rows, logarithmic=False)
     falling = np.linspace(1, 2, len(_NETWORK_ERRORS))  # the less trust, the worse
-    error = link.network_error(0.03, falling)
-    assert 0.03 / 10**0.5 <= error <= 0.03
-    assert link.network_error(0.03, falling[::-1]) == _NETWORK_ERRORS[-1]
-    assert link.network_error(0.0, np.zeros(0)) == _NETWORK_ERRORS[-1]  # nothing held out
+    part = link.parts[0]
+    assert 0.03 / 10**0.5 <= part.trusting(0.03, falling).network_error <= 0.03
+    ignored = _NETWORK_ERRORS[-1]
+    assert part.trusting(0.03, falling[::-1]).network_error == ignored
+    assert link.trusting([(0.03, falling)]).parts[0] == part.trusting(0.03, falling)
+    assert link.trusting([]).parts[0].network_error == ignored  # nothing held out
 
 
 def test_a_network_has_no_say_where_a_process_knows_better():
@@ -58,13 +60,16 @@ def test_a_network_has_no_say_where_a_process_knows_better():
     model = ft.MultiIndexRegressor(random_state=0).fit(X, cubic(X))
     inputs = torch.from_numpy(model.predictor_.standardise(X_test))
     link, zero = model.predictor_.link, torch.zeros(len(inputs))
+    part = link.parts[0]
+    assert len(link.parts) == 1
     network = model.network_(torch.cat([link.limits(inputs), zero[:, None] + 1], 1)).detach()
+    outputs = model.intercept_ + network
     trusted = float(model.path_.cv_error.min()) / link.units.size**2
     ignored, believed, chosen = (
         np.square(values - cubic(X_test)).mean()
         for values in (
-            link(inputs, zero, 1e8)[0].numpy(),
-            link(inputs, model.intercept_ + network, trusted)[0].numpy(),
+            part._replace(network_error=1e8)(inputs @ link.basis, zero)[0].numpy(),
+            part._replace(network_error=trusted)(inputs @ link.basis, outputs)[0].numpy(),
             model.predict(X_test),
         )
     )

@@ -1,4 +1,4 @@
-"""When a regressor fits the logarithms of its targets."""
+"""How much the logarithms of the targets count in a regressor."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ import torch
 from conditioned import conditioned_link
 from scipy import stats
 
-from flattest.regression.outliers import RobustFit, _judge, _Judged, _preferred
+from flattest.regression.mixture import share_of_worse
+from flattest.regression.outliers import RobustFit, _averaged, _density, _Judged, _residuals
+from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Rows, TrainingData
 
 RNG = np.random.default_rng(0)
@@ -14,44 +16,104 @@ N = 100
 NONE = np.zeros(N, dtype=bool)
 
 
+def _rows(y: np.ndarray) -> Rows:
+    return Rows.of(np.arange(float(N))[:, None], y, np.ones(N))
+
+
 def _fit(y: np.ndarray, *, logarithmic: bool, outliers: np.ndarray = NONE) -> RobustFit:
-    rows = Rows.of(np.arange(float(N))[:, None], y, np.ones(N))
+    rows = _rows(y).without(outliers)
     data = TrainingData.of(rows, bias=True, device=torch.device("cpu"))
     return RobustFit(conditioned_link(rows, logarithmic=logarithmic)[0], data, outliers)
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])
-def test_rows_are_judged_by_density_and_mean(logarithmic):
+def test_rows_are_judged_by_density(logarithmic):
     y = RNG.uniform(0.5, 9, N)
     residual, error = RNG.standard_normal(N), RNG.uniform(0.1, 0.4, N)
     fit = _fit(y, logarithmic=logarithmic)
-    found = _judge(y, fit, residual, error)
     units = fit.link.units
     middle = (np.log(y) if logarithmic else y) - units.size * residual
     spread = units.size * error
     law = stats.lognorm(spread, scale=np.exp(middle)) if logarithmic else stats.norm(middle, spread)
     mixed = 0.98 * law.pdf(y) + 0.02 / np.ptp(y)
-    np.testing.assert_allclose(found.density, np.log(mixed), rtol=1e-9)
-    mean = np.minimum(law.mean(), y.max() + np.ptp(y) / 4) if logarithmic else law.mean()
-    np.testing.assert_allclose(found.square, np.square(mean - y), rtol=1e-9)
+    density = _density(y, fit, residual, error)
+    np.testing.assert_allclose(density, np.log(mixed), rtol=1e-9)
+    # A projection of one feature, a variance and the noise.
+    expected = np.log(mixed).sum() - 3 * np.log(N) / 2
+    assert _Judged(fit, density).score == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("standard_errors", "nearer", "taken"),
-    [(4.1, False, True), (3.9, False, False), (0.1, True, True), (-0.1, True, False)],
-)
-def test_logarithms_are_taken_where_they_are_clearly_better(standard_errors, nearer, taken):
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_moments_of_targets(logarithmic):
     y = RNG.uniform(0.5, 9, N)
-    gain = RNG.standard_normal(N)
-    gain += standard_errors * gain.std() / N**0.5 - gain.mean()
-    density, square = RNG.standard_normal(N), RNG.uniform(1, 2, N)
-    others = square + (-0.1 if nearer else 0.1)
-    outliers = np.arange(N) == 7
-    others[outliers] = 1e6 if nearer else -1e6  # does not count
-    judged = [
-        _Judged(_fit(y, logarithmic=False), density, square),
-        _Judged(_fit(y, logarithmic=False), density - 1, square * 0),  # worse than the first
-        _Judged(_fit(y, logarithmic=True, outliers=outliers), density + gain, others),
+    units = TargetScale.of(y, np.ones(N), logarithmic=logarithmic, centred=True)
+    m, v = torch.linspace(-1, 1, 5, dtype=torch.float64), torch.full((5,), 0.2).double()
+    mean, variance = units.moments(m, v, 0.1)
+    middle = units.centre + units.size * m.numpy()
+    known, unknown = units.size * 0.1**0.5, units.size
+    if logarithmic:
+        noisy = stats.lognorm(known, scale=np.exp(middle))
+        np.testing.assert_allclose(mean, noisy.mean())
+        both = stats.lognorm(unknown * 0.3**0.5)
+        np.testing.assert_allclose(variance.sqrt() / mean, both.std() / both.mean())
+    else:
+        np.testing.assert_allclose(mean, middle)
+        np.testing.assert_allclose(variance, unknown**2 * 0.3)
+    far, _ = units.moments(m + 1e3, v, 0.1)
+    assert float(far.max()) == (
+        pytest.approx(y.max() + np.ptp(y) / 4) if logarithmic else units.centre + units.size * 1001
+    )
+
+
+def _judged(y: np.ndarray, *, logarithmic: bool, outliers: np.ndarray = NONE) -> _Judged:
+    fit = _fit(y, logarithmic=logarithmic, outliers=outliers)
+    return _Judged(fit, _density(y, fit, *_residuals(_rows(y), fit)))
+
+
+@pytest.mark.parametrize("left_out", [0, 3])
+def test_what_is_not_clearly_worse_is_averaged(left_out):
+    wave = 1 + np.sin(np.arange(N) / 4) ** 2
+    outliers = np.arange(N) < left_out
+    y = wave * np.exp(0.02 * RNG.standard_normal(N))
+    raw, log = _judged(y, logarithmic=False), _judged(y, logarithmic=True, outliers=outliers)
+    best, worse = sorted([raw, log], key=lambda entry: -entry.density.sum())
+    worst = worse._replace(density=worse.density - 1)
+    for order in ([raw, log, worst], [worst, log, raw]):
+        fit = _averaged(_rows(y), order, np.random.default_rng(0))
+        assert [part.units for part in fit.link.parts] == [
+            best.fit.link.units,
+            worse.fit.link.units,
+        ]
+        assert fit.outliers is best.fit.outliers
+        first, second = (part.share for part in fit.link.parts)
+        assert first + second == pytest.approx(1)
+        assert 0.05 < second <= 0.5
+        assert fit.link.log_share == (first if best is log else second)
+    if not left_out:  # the rows are the same, and so is what is compared
+        gain = best.density - worse.density
+        assert second == pytest.approx(share_of_worse(gain.sum(), gain), rel=1e-6)
+    # The processes in other units are as they were in those of the features.
+    lengths = [
+        fit.data.standardise.inverse_scale
+        * (fit.link.basis @ mixture.processes[0].projection).numpy().ravel()
+        for fit, mixture in ((fit, fit.link.parts[1].mixture), (worse.fit, worse.fit.link.mixture))
     ]
-    for order in (judged, judged[::-1]):
-        assert _preferred(order) is (judged[2] if taken else judged[0]).fit
+    np.testing.assert_allclose(*lengths)
+    # The moments are those of the mixture.
+    inputs, zero = best.fit.data.inputs[::7], torch.zeros(len(best.fit.data.inputs[::7]))
+    mean, deviation = fit.link(inputs, zero)
+    parts = [part(inputs @ fit.link.basis, zero) for part in fit.link.parts]
+    (m0, v0), (m1, v1) = parts
+    torch.testing.assert_close(mean, first * m0 + second * m1)
+    square = first * (v0 + m0.square()) + second * (v1 + m1.square())
+    torch.testing.assert_close(deviation.square(), square - mean.square())
+
+
+def test_what_is_clearly_worse_counts_for_nothing():
+    y = np.exp(np.arange(N) / 15 + 0.3 * RNG.standard_normal(N))
+    raw, log = _judged(y, logarithmic=False), _judged(y, logarithmic=True)
+    for order in ([raw, log], [log, raw]):
+        fit = _averaged(_rows(y), order, np.random.default_rng(0))
+        assert fit is log.fit
+        assert fit.link.log_share == 1
+    assert _averaged(_rows(y), [raw], np.random.default_rng(0)).link.log_share == 0

@@ -1,4 +1,4 @@
-"""Averages of Gaussian processes that look at the same directions."""
+"""Averages of Gaussian processes."""
 
 import math
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import flattest as ft
-from flattest.regression.gaussian_process import Data, Process, evidence
-from flattest.regression.mixture import Mixture, kindred
+from flattest.regression.gaussian_process import Data, Process, evidence, left_out_density
+from flattest.regression.mixture import Mixture, contenders, share_of_worse
 
 DOUBLE = torch.float64
 
@@ -33,14 +33,23 @@ def _mixture() -> Mixture:
     B = _projection(4, 2)
     processes = [_process("gaussian", B, score=-3.0), _process("matern52", B / 2, score=-9.0)]
     processes[1] = processes[1]._replace(noise=0.3)
-    return Mixture.of(processes, _data(), np.random.default_rng(0))
+    return Mixture.of(processes, [0.7, 0.3], _data(), np.random.default_rng(0))
 
 
-def test_shares_fall_with_the_score():
-    mixture = _mixture()
-    assert sum(mixture.shares) == pytest.approx(1)
-    assert mixture.shares[0] / mixture.shares[1] == pytest.approx(math.e)
-    assert mixture.noise == pytest.approx(0.1 * mixture.shares[0] + 0.3 * mixture.shares[1])
+def test_the_noise_is_the_average():
+    assert _mixture().noise == pytest.approx(0.1 * 0.7 + 0.3 * 0.3)
+
+
+def test_the_worse_counts_less_the_surer_it_is_worse():
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0.1, 1, 400)
+    gain = float(differences.sum())
+    error = 20 * differences.std()
+    # How often rows drawn anew, half as sure, would prefer the other.
+    again = gain + 2 * error * rng.standard_normal(200_000)
+    assert share_of_worse(gain, differences) == pytest.approx((again < 0).mean(), abs=0.005)
+    assert share_of_worse(0.0, differences) == share_of_worse(0.0, np.zeros(9)) == 0.5
+    assert share_of_worse(1.0, np.zeros(9)) == 0.0
 
 
 def test_moments_are_those_of_the_mixture():
@@ -97,43 +106,88 @@ def _mean(mixture: Mixture, X: Tensor) -> Tensor:
 def test_many_rows_are_known_by_some_of_them():
     data = _data(n=2001)
     process = _process("gaussian", _projection(4, 1), score=0.0)
-    pair = [process, process._replace(shape="matern52")]
-    mixture = Mixture.of(pair, data, np.random.default_rng(0))
+    pair = [process, process._replace(shape="matern52")], [0.5, 0.5]
+    mixture = Mixture.of(*pair, data, np.random.default_rng(0))
     z, others = (posterior.points for posterior in mixture.posteriors)
     torch.testing.assert_close(z, others)  # the same rows
     assert mixture.n_points == 1000
-    assert (
-        Mixture.of(pair, data.some(torch.arange(2000)), np.random.default_rng(0)).n_points == 2000
-    )
+    fewer = data.some(torch.arange(2000))
+    assert Mixture.of(*pair, fewer, np.random.default_rng(0)).n_points == 2000
 
 
-def test_kindred_look_at_the_same_directions():
+def test_left_out_densities():
+    data = _data(n=24).blocks(12)
+    process = _process("gaussian", _projection(4, 2))
+    found, density = left_out_density(data, process)
+    assert found == evidence(data, process)
+    for block, i in ((0, 0), (1, 5)):
+        X, y, spread = (values[block] for values in data)
+        K = process.covariance(X @ process.projection, X @ process.projection)
+        K += torch.diag(process.noise * spread + 1e-8 * process.variance)
+        rest = torch.arange(12) != i
+        pull = torch.linalg.solve(K[rest][:, rest], K[rest, i])
+        law = torch.distributions.Normal(pull @ y[rest, 0], (K[i, i] - pull @ K[rest, i]).sqrt())
+        assert float(density[block, i]) == pytest.approx(float(law.log_prob(y[i, 0])), rel=1e-9)
+
+
+def _contest() -> tuple[Data, Process, dict[str, Process]]:
     data = _data().blocks(1000)
-    n = data.y.numel()
     best = _process("gaussian", _projection(4, 2))
-    best = best.fitted(evidence(data, best), n)
+    best = best.fitted(evidence(data, best), data.y.numel())
     nearby = best.projection + 0.01 * _projection(4, 2, seed=1)
     likely = best.score + 1
-    matern = _process("matern52", nearby, score=likely)
-    weaker = _process("matern52", _projection(4, 2, seed=3), score=likely - 1)  # of the same kind
-    line = _process("matern52", nearby[:, :1], score=likely)
-    wide = _process("matern52", _projection(4, 3), score=likely)
-    noisy = _process("gaussian", nearby, score=likely, additive=True)._replace(
-        variances=torch.full((2,), 1e-4, dtype=DOUBLE), noise=1e-4
-    )
-    found = kindred(best, [weaker, wide, matern, line, noisy, best], data)
+    others = {
+        "matern": _process("matern52", nearby, score=likely),
+        "weaker": _process("matern52", _projection(4, 2, seed=3), score=likely - 1),  # same kind
+        "line": _process("matern52", nearby[:, :1], score=likely),
+        "three": _process("matern52", _projection(4, 3), score=likely),
+        "noisy": _process("gaussian", nearby, score=likely, additive=True)._replace(
+            variances=torch.full((2,), 1e-4, dtype=DOUBLE), noise=1e-4
+        ),
+        "linear": _process("linear", nearby, score=likely),
+    }
+    return data, best, others
+
+
+def test_contenders_look_at_the_directions_of_the_best():
+    data, best, others = _contest()
+    found, shares = contenders(best, [*others.values(), best], data)
     assert found[0] is best
     assert {(p.shape, p.n_directions) for p in found[1:]} <= {("matern52", 2), ("matern52", 1)}
+    assert sum(shares) == pytest.approx(1)
+    assert shares == sorted(shares, reverse=True)
     second = next(p for p in found if p.shape == "matern52" and p.n_directions == 2)
-    Q = torch.linalg.qr(best.projection)[0]
-    for process in found:
-        torch.testing.assert_close(Q @ (Q.T @ process.projection), process.projection)
-        assert process.score > best.score - 15
-        assert process.evidence == pytest.approx(evidence(data, process))
-    torch.testing.assert_close(second.projection, nearby, rtol=0.1, atol=0.02)
+    torch.testing.assert_close(second.projection, others["matern"].projection, rtol=0.1, atol=0.02)
+    span = Mixture.of(found, shares, _data(), np.random.default_rng(0)).span
+    assert span.shape == (4, 2)
+    density = left_out_density(data, best)[1]
+    for process, share in zip(found, shares, strict=True):
+        torch.testing.assert_close(span @ (span.T @ process.projection), process.projection)
+        known, theirs = left_out_density(data, process)
+        assert process.evidence == pytest.approx(known)
+        gain = max(best.score - process.score, 0.0)
+        worse = share_of_worse(gain, (density - theirs).numpy().ravel())
+        if process is not best:
+            assert share / shares[0] == pytest.approx(worse / (1 - worse), rel=1e-6)
+
+
+def test_functions_of_all_features_may_contend():
+    data, best, others = _contest()
+    everything = _process("gaussian", torch.eye(4, dtype=DOUBLE), free="scale", score=0.0)
+    poor = everything._replace(noise=1e-4, variances=torch.full((1,), 1e-4, dtype=DOUBLE))
+    for candidate, counts in ((everything, True), (poor, False)):
+        found, shares = contenders(best, [candidate, others["matern"]], data)
+        assert (4 in [process.n_directions for process in found]) == counts
+        # Then nothing is projected.
+        assert any(p.projection is others["matern"].projection for p in found) == counts
+        mixture = Mixture.of(found, shares, _data(), np.random.default_rng(0))
+        assert mixture.span.shape[1] == (4 if counts else 2)
+
+
+def test_nothing_contends_with_a_line_or_without_a_score():
+    data, best, others = _contest()
     for lonely in (best._replace(shape="linear"), best._replace(score=-math.inf)):
-        assert kindred(lonely, [matern], data) == [lonely]
-        assert Mixture.of([lonely], _data(), np.random.default_rng(0)).shares == (1.0,)
+        assert contenders(lonely, list(others.values()), data) == ([lonely], [1.0])
 
 
 def test_predictions_depend_on_the_directions_only():

@@ -42,8 +42,8 @@ class Network(NamedTuple):
     bias: bool
 
 
-Beside = Callable[[Tensor], tuple[float, np.ndarray]]
-"""Tells of predictions of held-out rows the last two numbers of `HeldOut`."""
+Beside = Callable[[Tensor], list[tuple[float, np.ndarray]]]
+"""Tells of predictions of held-out rows what `HeldOut` calls beside."""
 
 
 class HeldOut(NamedTuple):
@@ -51,10 +51,10 @@ class HeldOut(NamedTuple):
 
     error: float
     """The mean squared error."""
-    unit_error: float
-    """The same in the units of the process beside it, if there is one."""
-    blended: np.ndarray
-    """Mean squared errors of the two together, the more trust in the process the later."""
+    beside: list[tuple[float, np.ndarray]]
+    """For each part of the link beside it, if there is one, the mean squared error in its units,
+    and those of the two together in units of the targets, the more trust in the process the
+    later."""
 
 
 class Round(NamedTuple):
@@ -84,11 +84,11 @@ class Round(NamedTuple):
         return float(self.errors[:, self.best].mean())
 
     @property
-    def beside(self) -> tuple[float, np.ndarray]:
-        """Mean errors at that strength in the units of a process, and together with it."""
-        found = [fold[self.best] for fold in self.held_out]
-        unit_error = float(np.mean([entry.unit_error for entry in found]))
-        return unit_error, np.mean([entry.blended for entry in found], axis=0)
+    def beside(self) -> list[tuple[float, np.ndarray]]:
+        """Mean errors at that strength for each part of a link."""
+        folds = zip(*(fold[self.best].beside for fold in self.held_out), strict=True)
+        means = [[np.mean(values, axis=0) for values in zip(*part, strict=True)] for part in folds]
+        return [(float(alone), blended) for alone, blended in means]
 
     @property
     def fit(self) -> Fit:
@@ -180,8 +180,7 @@ class Learner:
             outputs = standardise.intercept + evaluate(net, inputs, self.network.bias)
             squares = np.square(outputs.cpu().numpy() - rows.y)
             error = float(np.average(squares, weights=rows.weight))
-            beside = self.beside(outputs) if self.beside else (error, np.zeros(0))
-            found.append(HeldOut(error, *beside))
+            found.append(HeldOut(error, self.beside(outputs) if self.beside else []))
         return found
 
     def gradients(self, fit: Fit) -> tuple[Tensor, Tensor]:
@@ -275,7 +274,7 @@ def _round(
     learners: list[Learner], results: list[tuple[list[Fit], list[HeldOut]]], h: int
 ) -> Round:
     fits, whole = results[-1][0], learners[-1]
-    nothing = [HeldOut(0.0, 0.0, np.zeros(0))] * len(fits)
+    nothing = [HeldOut(0.0, [])] * len(fits)
     held_out = [of_fold for _, of_fold in results[:-1]] or [nothing]
     return Round(h, whole.basis, fits, [whole.flatness(fit) for fit in fits], held_out)
 

@@ -217,6 +217,16 @@ def evidence(data: Data, process: Process) -> float:
     return factored.evidence if factored else _IMPOSSIBLE
 
 
+def left_out_density(data: Data, process: Process) -> tuple[float, Float[Tensor, "b n"]]:
+    """Return the evidence, and the log density of each target given the others of its block."""
+    factored = _factorise(data, process)
+    if factored is None:
+        return _IMPOSSIBLE, torch.full_like(data.spread, _IMPOSSIBLE)
+    precision = torch.cholesky_inverse(factored.factor).diagonal(dim1=1, dim2=2)
+    squares = factored.weights[..., 0].square() / precision
+    return factored.evidence, (precision.log() - squares - math.log(2 * math.pi)) / 2
+
+
 def trend_slope(data: Data, process: Process) -> float:
     """Return how the evidence begins to change in the variance of a linear function added."""
     factored = _factorise(data, process)

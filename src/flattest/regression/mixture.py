@@ -1,4 +1,4 @@
-"""The average of Gaussian processes that look at the same directions with different kernels."""
+"""The average of Gaussian processes that explain the data about as well as the best one."""
 
 from __future__ import annotations
 
@@ -9,44 +9,91 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import ndtr
 from torch import Tensor
 
-from flattest.regression.gaussian_process import Data, Posterior, Process, evidence
+from flattest.regression.gaussian_process import (
+    Data,
+    Posterior,
+    Process,
+    left_out_density,
+)
 
-_MOST = 4
-_BEHIND = 15.0
-"""Nats, of all rows, from which on a process counts for nothing."""
-_NATS = 6.0
-"""Nats that divide a share by e. They would be 1 for evidence that is known; the evidence at
-directions fitted to the same rows differs by several for the same truth."""
+_MOST = 6
+_LEAST = 0.05
+"""Odds below which a process counts for nothing."""
+_BEHIND, _BEHIND_PER_ROW = 30.0, 0.1
+"""Nats, of all rows and per row, from which on it counts for nothing either: a few rows that it
+misses by far make for much uncertainty."""
 _INDUCING = 1000
+_COLLINEAR, _TINY = 1e-8, 1e-100
 
 
-def kindred(best: Process, others: Iterable[Process], data: Data) -> list[Process]:
-    """Return a process, and those of other kernels that may be as good on the span of its columns.
+def share_of_worse(gain: float, differences: Float[np.ndarray, " n"]) -> float:
+    r"""Return how much the worse one of two models counts in their average.
 
-    The best one of each kind is projected to the span, so that the average depends on no more
-    directions. A linear function has only one, which no other shares; and nothing can be compared
+    .. math::
+        \Phi\Big(-\frac{\Delta}{2 s \sqrt n}\Big),
+
+    ``Delta`` being by how much the better one is better in all, and ``s`` the standard deviation
+    of the rows' differences. Without the 2 it would be how often the other one were the better on
+    rows drawn anew (the pseudo-Bayesian averaging of Yao, Vehtari, Simpson and Gelman, Bayesian
+    Analysis 13, 2018); but here the directions were fitted to the same rows.
+    """
+    error = float(differences.std()) * len(differences) ** 0.5
+    return float(ndtr(-gain / (2 * error))) if error else 0.5 if gain == 0 else 0.0
+
+
+def contenders(
+    best: Process, others: Iterable[Process], data: Data
+) -> tuple[list[Process], list[float]]:
+    """Return a process, the others that may be as good, and their shares.
+
+    Of each kind the best one. Those of fewer directions are projected to the span of its columns,
+    so that the average depends on no more directions, unless functions of all features may be as
+    good too. A linear function has only one, which no other shares; and nothing can be compared
     where rows are too few for any score.
     """
     if best.shape == "linear" or math.isinf(best.score):
-        return [best]
+        return [best], [1.0]
     Q = torch.linalg.qr(best.projection)[0]
-    kinds = {_kind(best)}
-    found = []
+    density, kinds = left_out_density(data, best)[1], {_kind(best)}
+    fewer, wider = [], []
     for process in sorted(others, key=lambda process: process.score, reverse=True):
-        if _kind(process) in kinds or process.n_directions > best.n_directions:
+        if process.shape == "linear" or _kind(process) in kinds:
             continue
         kinds.add(_kind(process))
-        projected = process._replace(projection=Q @ (Q.T @ process.projection))
-        found.append(projected.fitted(evidence(data, projected), data.y.numel()))
-    near = [process for process in found if process.score > best.score - _BEHIND]
-    near.sort(key=lambda process: process.score, reverse=True)
-    return [best, *near[: _MOST - 1]]
+        if process.n_directions <= best.n_directions:
+            fewer.append(process)
+        elif process.free != "projection":
+            wider.append(process)
+    found = _likely(wider, best, density, data)
+    if not found:
+        fewer = [p._replace(projection=Q @ (Q.T @ p.projection)) for p in fewer]
+    found = sorted([*found, *_likely(fewer, best, density, data)], key=lambda entry: -entry[0])
+    odds, processes = zip((1.0, best), *found[: _MOST - 1], strict=True)
+    return list(processes), [value / sum(odds) for value in odds]
 
 
 def _kind(process: Process) -> tuple[str, bool, bool, str, int]:
     return process.shape, process.additive, process.trend, process.free, process.n_directions
+
+
+def _likely(
+    processes: list[Process], best: Process, density: Tensor, data: Data
+) -> list[tuple[float, Process]]:
+    """Score processes on the data; return those that count, after their odds against the best."""
+    found = []
+    rows = data.y.numel()
+    for process in processes:
+        evidence, theirs = left_out_density(data, process)
+        scored = process.fitted(evidence, rows)
+        gain = max(best.score - scored.score, 0.0)
+        share = share_of_worse(gain, (density - theirs).flatten().cpu().numpy())
+        odds = share / (1 - share)
+        if odds > _LEAST and gain < min(_BEHIND, _BEHIND_PER_ROW * rows):
+            found.append((odds, scored))
+    return found
 
 
 class Mixture(NamedTuple):
@@ -56,16 +103,20 @@ class Mixture(NamedTuple):
     shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, processes: list[Process], rows: Data, rng: np.random.Generator) -> Mixture:
-        """Condition on all rows, through some of them where they are many; shares by the scores."""
+    def of(
+        cls,
+        processes: list[Process],
+        shares: list[float],
+        rows: Data,
+        rng: np.random.Generator,
+    ) -> Mixture:
+        """Condition on all rows, through some of them where they are many."""
         points, n = None, len(rows.y)
         if n > 2 * _INDUCING:
             chosen = torch.from_numpy(rng.choice(n, _INDUCING, replace=False))
             points = rows.X[chosen.to(rows.X.device)]
-        best, *others = (process.score for process in processes)
-        odds = [1.0, *(math.exp((score - best) / _NATS) for score in others)]
         posteriors = tuple(Posterior.of(process, rows, points) for process in processes)
-        return cls(posteriors, tuple(value / sum(odds) for value in odds))
+        return cls(posteriors, tuple(shares))
 
     def on(self, rows: Data) -> Mixture:
         """Condition the same processes on other rows, exactly."""
@@ -75,6 +126,15 @@ class Mixture(NamedTuple):
     def processes(self) -> list[Process]:
         """The processes."""
         return [posterior.process for posterior in self.posteriors]
+
+    @property
+    def span(self) -> Float[Tensor, "d k"]:
+        """An orthonormal basis of the directions that any of them looks at."""
+        columns = torch.cat([process.projection for process in self.processes], dim=1)
+        U, S, _ = torch.linalg.svd(
+            columns / columns.norm(dim=0).clamp_min(_TINY), full_matrices=False
+        )
+        return U[:, S > _COLLINEAR * S[0]]
 
     @property
     def n_points(self) -> int:

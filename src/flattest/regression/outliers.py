@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from flattest.regression.elimination import Network
+from flattest.regression.mixture import share_of_worse
 from flattest.regression.progress import progress
 from flattest.regression.projection_search import STEPS
 from flattest.regression.smooth_link import SmoothLink
@@ -22,8 +23,8 @@ _EXTREME = 5.0
 """Distance from the median, in interquartile ranges, from which on a target is suspected."""
 _SHARE, _MOST = 0.02, 0.1
 """The share of outliers expected beforehand, and the largest that is believed."""
-_STANDARD_ERRORS = 4.0
-"""By how many the logarithms' density has to be better where their predictions are none."""
+_LEAST = 0.05
+"""The share below which the worse units count for nothing."""
 
 
 class RobustFit(NamedTuple):
@@ -40,8 +41,12 @@ class _Judged(NamedTuple):
     fit: RobustFit
     density: np.ndarray
     """Logarithms of the densities of the targets."""
-    square: np.ndarray
-    """Squared errors of the means of the targets."""
+
+    @property
+    def score(self) -> float:
+        """Their sum, less Schwarz's price of the parameters, which were fitted to the same rows."""
+        parameters = self.fit.link.mixture.processes[0].n_parameters
+        return float(self.density.sum()) - parameters * np.log(len(self.density)) / 2
 
 
 def fit_robustly(
@@ -65,9 +70,8 @@ def fit_robustly(
         + \epsilon / \text{range}(y)\big)
 
     over all rows, ``r`` and ``s`` being residuals and standard errors without the row itself, in
-    the units ``u`` of the fit. Logarithms have to be better by four standard errors of the
-    difference, or their means of the targets nearer to these: the density alone may be better for
-    fitting the errors, while exponentials of what is not exponential get larger ones.
+    the units ``u`` of the fit, less ``log(n) / 2`` per parameter. Where neither the targets nor
+    their logarithms are clearly better, predictions are averages of both.
 
     Parameters
     ----------
@@ -126,10 +130,10 @@ def fit_robustly(
             )
             fit = RobustFit(link, data, outliers)
             residual, error = _residuals(rows, fit)
-            judged.append(_judge(rows.y, fit, residual, error))
+            judged.append(_Judged(fit, _density(rows.y, fit, residual, error)))
             others = units(torch.from_numpy(kept.y)).numpy()
             suspected.append((logarithmic, _far(residual, error, others)))
-    return _preferred(judged) if judged else None
+    return _averaged(rows, judged, rng) if judged else None
 
 
 def _extreme(y: np.ndarray) -> np.ndarray:
@@ -157,25 +161,26 @@ def _far(residual: np.ndarray, error: np.ndarray, others: np.ndarray) -> np.ndar
     return (relative > _FAR * typical) & (np.abs(residual) > _LARGE * others.std())
 
 
-def _judge(y: np.ndarray, fit: RobustFit, residual: np.ndarray, error: np.ndarray) -> _Judged:
-    units, span = fit.link.units, np.ptp(y)
+def _density(y: np.ndarray, fit: RobustFit, residual: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the density of each target."""
+    span = np.ptp(y)
     normal = -0.5 * np.square(residual / error) - np.log(error) - 0.5 * np.log(2 * np.pi)
     spread = np.log(_SHARE / span) if span else -np.inf
-    density = np.logaddexp(np.log1p(-_SHARE) + normal + units.log_slope(y), spread)
-    predicted = units(torch.from_numpy(y)) - torch.from_numpy(residual)
-    mean, _ = units.moments(predicted, torch.from_numpy(np.square(error)))
-    return _Judged(fit, density, np.square(mean.numpy() - y))
+    return np.logaddexp(np.log1p(-_SHARE) + normal + fit.link.units.log_slope(y), spread)
 
 
-def _preferred(judged: list[_Judged]) -> RobustFit:
-    """Return the best fit to the targets, or to their logarithms where these do clearly better."""
-    best = {}
-    for entry in sorted(judged, key=lambda entry: entry.density.sum()):
-        best[entry.fit.link.units.logarithmic] = entry
-    if len(best) == 1:
-        return next(iter(best.values())).fit
-    gain = best[True].density - best[False].density
-    counted = ~(best[True].fit.outliers | best[False].fit.outliers)
-    nearer = (best[True].square - best[False].square)[counted].sum() < 0
-    least = 0.0 if nearer else _STANDARD_ERRORS * gain.std() * len(gain) ** 0.5
-    return best[bool(gain.sum() > least)].fit
+def _averaged(rows: Rows, judged: list[_Judged], rng: np.random.Generator) -> RobustFit:
+    """Return the best fit, averaged with the best one in other units on the same directions."""
+    best, *rest = sorted(judged, key=lambda entry: -entry.score)
+    logarithmic = best.fit.link.units.logarithmic
+    others = [entry.fit for entry in rest if entry.fit.link.units.logarithmic != logarithmic]
+    if not others:
+        return best.fit
+    link, data, outliers = best.fit
+    factor = others[0].data.standardise.inverse_scale * data.standardise.scale
+    seen = link.seen_by(others[0].link, factor, data, rows.y[~outliers], rng)
+    fit = best.fit._replace(link=seen)
+    other = _Judged(fit, _density(rows.y, fit, *_residuals(rows, fit)))
+    gain = max(best.score - other.score, 0.0)
+    share = share_of_worse(gain, best.density - other.density)
+    return best.fit._replace(link=link.averaged(seen, share)) if share > _LEAST else best.fit

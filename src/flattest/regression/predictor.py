@@ -16,13 +16,13 @@ from flattest.regression.elimination import evaluate
 from flattest.regression.gaussian_process import Posterior, Process
 from flattest.regression.kernels import SHAPES
 from flattest.regression.mixture import Mixture
-from flattest.regression.smooth_link import Limits, SmoothLink
+from flattest.regression.smooth_link import Limits, Part, SmoothLink
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Standardisation
 
-_OF_LINK = ("numbers", "basis", "axes", "low", "high")
+_OF_LINK = ("basis", "axes", "low", "high")
 _OF_PROCESS = ("numbers", "projection", "variances", "points", "weights", "explained")
-"""What is stored of a link, and of each of its processes."""
+"""What is stored of a link, and of each of its processes; of its parts only numbers."""
 
 
 class Predictor(NamedTuple):
@@ -31,8 +31,6 @@ class Predictor(NamedTuple):
     network: TwoLayerNet
     standardise: Standardisation
     link: SmoothLink | None
-    network_error: float
-    """The variance, in units of the process, of the network as an observation of the function."""
 
     def __call__(
         self, X: Float[np.ndarray, "n d"]
@@ -45,7 +43,7 @@ class Predictor(NamedTuple):
         outputs = self.standardise.intercept + outputs
         if self.link is None:
             return outputs.numpy(), None
-        mean, deviation = self.link(inputs, outputs, self.network_error)
+        mean, deviation = self.link(inputs, outputs)
         return mean.numpy(), deviation.numpy()
 
     def loadings(self, directions: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k d"]:
@@ -65,31 +63,32 @@ class Predictor(NamedTuple):
             "intercept": torch.tensor([standardise.intercept], dtype=torch.float64),
         }
         if self.link is not None:
-            *numbers, _ = self.network_error, *self.link.units
-            first = torch.tensor(numbers, dtype=torch.float64)
-            stored |= _named("link", _OF_LINK, (first, self.link.basis, *self.link.limits))
-            mixture = self.link.mixture
-            for i, (process, *rest) in enumerate(mixture.posteriors):
-                first = torch.tensor([mixture.shares[i], process.noise], dtype=torch.float64)
-                values = first, process.projection, process.variances, *rest
-                stored |= _named(f"process.{i}", _OF_PROCESS, values)
+            stored |= _named("link", _OF_LINK, (self.link.basis, *self.link.limits))
+            for i, (mixture, units, *numbers) in enumerate(self.link.parts):
+                numbers += units[:-1]
+                stored[f"part.{i}.numbers"] = torch.tensor(numbers, dtype=torch.float64)
+                for j, (process, *rest) in enumerate(mixture.posteriors):
+                    first = torch.tensor([mixture.shares[j], process.noise], dtype=torch.float64)
+                    values = first, process.projection, process.variances, *rest
+                    stored |= _named(f"part.{i}.process.{j}", _OF_PROCESS, values)
         return {name: values.contiguous() for name, values in stored.items()}
 
-    def kernel(self) -> dict[str, Any] | None:
-        """Return what the numbers leave open."""
-        if self.link is None:
-            return None
-        return {
-            "logarithmic": self.link.units.logarithmic,
-            "processes": [
-                {"shape": p.shape, "additive": p.additive, "trend": p.trend}
-                for p in self.link.mixture.processes
-            ],
-        }
+    def kernels(self) -> list[dict[str, Any]]:
+        """Return what the numbers leave open of each part of the link."""
+        return [
+            {
+                "logarithmic": part.units.logarithmic,
+                "processes": [
+                    {"shape": p.shape, "additive": p.additive, "trend": p.trend}
+                    for p in part.mixture.processes
+                ],
+            }
+            for part in (self.link.parts if self.link else ())
+        ]
 
     @classmethod
     def of(
-        cls, network: TwoLayerNet, kernel: dict[str, Any] | None, tensor: Callable[[str], Tensor]
+        cls, network: TwoLayerNet, kernels: list[dict[str, Any]], tensor: Callable[[str], Tensor]
     ) -> Predictor:
         """Make one from stored numbers.
 
@@ -106,34 +105,44 @@ class Predictor(NamedTuple):
         if network.n_features not in (d, d + 1):
             raise ValueError(f"the network has {network.n_features} inputs for {d} features")
         standardise = Standardisation(mean.numpy(), inverse_scale.numpy(), float(intercept))
-        if kernel is None:
-            return cls(network, standardise, None, 0.0)
-        numbers, basis, *limits = (tensor(f"link.{name}") for name in _OF_LINK)
+        if not kernels:
+            return cls(network, standardise, None)
+        basis, *limits = (tensor(f"link.{name}") for name in _OF_LINK)
         h, k = basis.shape[1], len(limits[-1])
-        _check_all("link", _OF_LINK, (numbers, basis, *limits), ((5,), (d, h), (d, k), (k,), (k,)))
-        members = [_member(i, h, entry, tensor) for i, entry in enumerate(kernel["processes"])]
-        shares, posteriors = zip(*members, strict=True)
-        error, centre, size, least, most = numbers.tolist()
-        units = TargetScale(centre, size, least, most, bool(kernel["logarithmic"]))
-        nothing = numbers.new_zeros(0)  # how the search went is not stored
-        mixture = Mixture(posteriors, shares)
-        link = SmoothLink(mixture, basis, units, Limits(*limits), pd.DataFrame(), nothing)
-        return cls(network, standardise, link, error)
+        _check_all("link", _OF_LINK, (basis, *limits), ((d, h), (d, k), (k,), (k,)))
+        parts = tuple(_part(f"part.{i}", h, entry, tensor) for i, entry in enumerate(kernels))
+        nothing = basis.new_zeros(0)  # how the search went is not stored
+        link = SmoothLink(parts, basis, Limits(*limits), pd.DataFrame(), nothing)
+        return cls(network, standardise, link)
+
+
+def _part(prefix: str, h: int, kernel: dict[str, Any], tensor: Callable[[str], Tensor]) -> Part:
+    """Read a mixture, its units and its share."""
+    name = f"{prefix}.numbers"
+    check_stored(name, numbers := tensor(name), (6,))
+    share, error, centre, size, least, most = numbers.tolist()
+    members = [
+        _member(f"{prefix}.process.{j}", h, entry, tensor)
+        for j, entry in enumerate(kernel["processes"])
+    ]
+    shares, posteriors = zip(*members, strict=True)
+    units = TargetScale(centre, size, least, most, bool(kernel["logarithmic"]))
+    return Part(Mixture(posteriors, shares), units, share, error)
 
 
 def _member(
-    i: int, h: int, kernel: dict[str, Any], tensor: Callable[[str], Tensor]
+    prefix: str, h: int, kernel: dict[str, Any], tensor: Callable[[str], Tensor]
 ) -> tuple[float, Posterior]:
     """Read one of the processes, and its share."""
     shape, additive, trend = kernel["shape"], bool(kernel["additive"]), bool(kernel["trend"])
     if shape not in (*SHAPES, "linear"):
         raise ValueError(f"there is no kernel {shape!r}")
-    found = tuple(tensor(f"process.{i}.{name}") for name in _OF_PROCESS)
+    found = tuple(tensor(f"{prefix}.{name}") for name in _OF_PROCESS)
     numbers, projection, variances, points, *rest = found
     k, n = projection.shape[1], len(points)
     q = (k if additive else 1) + trend
     shapes = ((2,), (h, k), (q,), (n, k), (n,), (n, n))
-    _check_all(f"process.{i}", _OF_PROCESS, found, shapes)
+    _check_all(prefix, _OF_PROCESS, found, shapes)
     share, noise = numbers.tolist()
     process = Process(shape, projection, variances, noise, additive=additive, trend=trend)
     return share, Posterior(process, points, *rest)

@@ -20,7 +20,7 @@ from flattest.regression.gaussian_process import (
     trend_slope,
 )
 from flattest.regression.kernels import SHAPES
-from flattest.regression.mixture import kindred
+from flattest.regression.mixture import contenders
 from flattest.regression.starts import STARTS, starts
 from flattest.regression.training_data import TrainingData
 
@@ -63,7 +63,7 @@ def search(
     rng: np.random.Generator,
     max_rounds: int,
     step: Callable[[], None],
-) -> tuple[list[Process], list[Process]]:
+) -> tuple[tuple[list[Process], list[float]], list[Process]]:
     """Find the directions on which the targets depend.
 
     From several starts with a few directions more than are needed, the one without which the
@@ -91,9 +91,8 @@ def search(
 
     Returns
     -------
-    processes : list of Process
-        The one of the best score, fitted to more of the rows, and those of other kernels that may
-        be as good on the same directions.
+    processes, shares : list of Process, list of float
+        The one of the best score, fitted to more of the rows, and those that may be as good.
     candidates : list of Process
         Those compared, and the first of the above.
     """
@@ -136,7 +135,7 @@ def search(
     last = fit_process(whole, _simplest(polished), _LONG)
     step()
     compared = [*candidates, *variants, *polished]
-    return kindred(last, compared, whole), [*compared, last]
+    return contenders(last, compared, whole), [*compared, last]
 
 
 def _polish(data: Data, process: Process, effort: Effort) -> Process:

@@ -68,13 +68,14 @@ class MultiIndexRegressor(
     link : "auto", "gaussian_process" or "network"
         What finds the directions and predicts from them. ``"auto"``: the Gaussian process with
         `fit_intercept`, the network without, since only that is homogeneous. Processes of other
-        kernels that explain the data nearly as well by the same directions are averaged with it.
-        The network on these helps to predict beyond the range of the data, as an observation whose
-        variance makes the two together predict held-out rows best. On more than 2,000 rows a
-        process is a function of its values at 1,000 of them, and its directions are fitted to at
-        most 4,000 rows, in blocks. Targets that lie far from what the other rows predict are left
-        out where the rest is then explained better; a warning says so. Positive targets that are
-        less skewed as logarithms are fitted as these too, and taken so where it is clearly better.
+        kernels that may well be as good are averaged with it, on the same directions unless those
+        of all features may be as good too. The network on these helps to predict beyond the range
+        of the data, as an observation whose variance makes the two together predict held-out rows
+        best. On more than 2,000 rows a process is a function of its values at 1,000 of them, and
+        its directions are fitted to at most 4,000 rows, in blocks. Targets that lie far from what
+        the other rows predict are left out where the rest is then explained better; a warning says
+        so. Positive targets that are less skewed as logarithms are fitted as these too, and the two
+        averaged unless one is clearly better.
     penalty : {"reflected_flatness", "flatness", "weight_decay"}
         What ``Q`` is: as above; without the reflections; or the sum of squares of all parameters.
     strengths : "auto" or sequence of float
@@ -115,8 +116,8 @@ class MultiIndexRegressor(
         Shares of the standardised features in the average gradient outer product's diagonal.
     link_ : {"gaussian_process", "network"}
         What predicts.
-    log_target_ : bool
-        Whether the process is one of the targets' logarithms.
+    log_share_ : float
+        How much processes of the targets' logarithms count in predictions, from 0 to 1.
     candidates_ : DataFrame
         The Gaussian processes compared: `n_directions`, `kernel`, `additive` (a sum of functions
         of one direction each), `trend` (a linear function is added), `log_evidence`, `score` (less
@@ -282,12 +283,11 @@ class MultiIndexRegressor(
         if not robust:
             values, vectors = whole.gradients(chosen.fit)
         self._keep_directions(values, vectors, chosen.n_directions if wanted else _count(values))
-        smooth = robust.link.to("cpu") if robust else None
-        error = smooth.network_error(*chosen.beside) if smooth else 0.0
-        self.predictor_ = Predictor(self.network_, data.standardise, smooth, error)
+        smooth = robust.link.trusting(chosen.beside).to("cpu") if robust else None
+        self.predictor_ = Predictor(self.network_, data.standardise, smooth)
         self.loadings_ = self.predictor_.loadings(self.directions_)
         self.link_ = "gaussian_process" if robust else "network"
-        self.log_target_ = robust is not None and robust.link.units.logarithmic
+        self.log_share_ = robust.link.log_share if robust else 0.0
         self.candidates_ = robust.link.candidates if robust else pd.DataFrame()
         self.path_ = pd.concat([entry.table() for entry in rounds], ignore_index=True)
         self._warn(chosen)
@@ -349,8 +349,9 @@ class MultiIndexRegressor(
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the target.
 
-        A Gaussian process is followed along each direction to half of the training rows' range
-        beyond it; farther out it stays as it is there.
+        A Gaussian process is followed along the most important direction to three quarters of the
+        training rows' range beyond it, along others less, in proportion to its slopes along them;
+        farther out it stays as it is there.
 
         Parameters
         ----------

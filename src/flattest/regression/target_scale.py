@@ -49,24 +49,26 @@ class TargetScale(NamedTuple):
         return -np.log(self.size) - (np.log(y) if self.logarithmic else np.zeros_like(y))
 
     def moments(
-        self, mean: Float[Tensor, " n"], variance: Float[Tensor, " n"]
+        self, mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], noise: float
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        r"""Turn means and variances in these units into those of targets.
+        r"""Turn the mean and variance of a function, and noise, into the moments of targets.
 
-        A normal logarithm of mean ``m`` and variance ``v`` has the exponential's mean and variance
+        Where the function is ``m`` and the noise of its normal logarithm ``w``, targets have mean
 
         .. math::
-            \mu = e^{m + v / 2}, \qquad (e^v - 1) \mu^2,
+            \mu = e^{m + w / 2},
 
-        where ``mu`` is believed up to a quarter of the range seen beyond it: exponentials of lines
-        that go on soon exceed all bounds.
+        believed up to a quarter of the range seen beyond it: exponentials of lines that go on soon
+        exceed all bounds. A function of variance ``v`` would add ``v / 2`` to the exponent; but
+        that is large only where little is known of it, least that it is normal. The variance is
+        ``(e^{v + w} - 1) \mu^2``.
         """
-        m, v = self.centre + self.size * mean, self.size**2 * variance
+        m, v, w = self.centre + self.size * mean, self.size**2 * variance, self.size**2 * noise
         if not self.logarithmic:
-            return m, v
+            return m, v + w
         highest = self.most + _BEYOND * (self.most - self.least)
-        middle = torch.exp(m + v / 2).clamp_max(highest)
-        return middle, v.expm1() * middle**2
+        middle = torch.exp(m + w / 2).clamp_max(highest)
+        return middle, (v + w).expm1() * middle**2
 
 
 def may_be_logarithmic(y: Float[np.ndarray, " n"]) -> bool:

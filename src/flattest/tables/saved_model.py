@@ -202,7 +202,7 @@ class SavedModel:
         metadata = {
             "format": _FORMAT,
             "activation": json.dumps(self.predictor.network.activation.to_dict()),
-            "kernel": json.dumps(self.predictor.kernel()),
+            "kernels": json.dumps(self.predictor.kernels()),
             "encoding": json.dumps(self.encoding.to_dict()),
             "flattest_version": self.fitted_with,
         }
@@ -254,7 +254,7 @@ class SavedModel:
         shape = Homogeneous.from_dict(json.loads(metadata["activation"]))
         encoding = Encoding.from_dict(json.loads(metadata["encoding"]))
         network = TwoLayerNet(tensor("weights"), tensor("coefficients"), shape)
-        predictor = Predictor.of(network, json.loads(metadata["kernel"]), tensor)
+        predictor = Predictor.of(network, json.loads(metadata["kernels"]), tensor)
         d, fitted = len(encoding.feature_names), len(predictor.standardise.mean)
         if fitted != d:
             raise ValueError(f"it was fitted to {fitted} features, but encodes {d}")
