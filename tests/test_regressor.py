@@ -113,6 +113,18 @@ def test_functions_of_all_features_are_no_low_dimensional():
     assert model.n_directions_ == 4
 
 
+def test_functions_of_all_features_that_count_are_no_directions():
+    rng = np.random.default_rng(7000)
+    X = rng.standard_normal((200, 10))
+    B = np.linalg.qr(rng.standard_normal((10, 2)))[0]
+    y = np.sin(X @ B).sum(axis=1) + 0.5 * rng.standard_normal(200)
+    model = _quick(link="gaussian_process").fit(X, y)
+    assert max(p.n_directions for p in model.predictor_.link.mixture.processes) == 10
+    assert model.n_directions_ == 2
+    assert model.transform(X).shape == (200, 2)
+    assert 0.95 < model.direction_importances_.sum() <= 1
+
+
 def test_logarithms_are_taken_where_they_explain_more():
     X = np.random.default_rng(0).standard_normal((260, 5))
     noise = np.random.default_rng(1).standard_normal(260)

@@ -104,14 +104,16 @@ class MultiIndexRegressor(
     ----------
     directions_ : ndarray of shape (n_directions_, n_features_in_)
         Unit vectors ``u`` in the units of the original features, the most important first:
-        predictions depend on `X` through ``X @ directions_.T`` only. Directions of an importance
-        below 1e-8 are left out.
+        predictions depend on `X` through ``X @ directions_.T`` only, or nearly so where functions
+        of all features count too (not with a given number). Directions of an importance below 1e-8
+        are left out.
     loadings_ : ndarray of shape (n_directions_, n_features_in_)
         The directions per standard deviation of each feature, as unit vectors.
     direction_importances_ : ndarray of shape (n_directions_,)
-        Shares of the average gradient outer product of the standardised features; they sum to 1.
+        Shares of the average gradient outer product of the standardised features; they sum to 1,
+        or nearly so.
     n_directions_ : int
-        Number of directions ``k``; 0 if the fitted function is constant.
+        Number of directions ``k``, for processes that of the best; 0 if the function is constant.
     feature_importances_ : ndarray of shape (n_features_in_,)
         Shares of the standardised features in the average gradient outer product's diagonal.
     link_ : {"gaussian_process", "network"}
@@ -282,7 +284,8 @@ class MultiIndexRegressor(
         self._keep_network(whole, chosen)
         if not robust:
             values, vectors = whole.gradients(chosen.fit)
-        self._keep_directions(values, vectors, chosen.n_directions if wanted else _count(values))
+        k = chosen.n_directions if wanted else _count(values)
+        self._keep_directions(values, vectors, min(k, robust.link.n_directions) if robust else k)
         smooth = robust.link.trusting(chosen.beside).to("cpu") if robust else None
         self.predictor_ = Predictor(self.network_, data.standardise, smooth)
         self.loadings_ = self.predictor_.loadings(self.directions_)

@@ -257,6 +257,11 @@ class SmoothLink(NamedTuple):
         return target - mean, (variance + self.mixture.noise).sqrt()
 
     @property
+    def n_directions(self) -> int:
+        """The number of directions of the best process."""
+        return self.mixture.processes[0].n_directions
+
+    @property
     def converged(self) -> bool:
         """Whether the best process came to a maximum of its marginal likelihood."""
         return self.mixture.processes[0].converged
