@@ -105,13 +105,11 @@ class MultiIndexRegressor(
     directions_ : ndarray of shape (n_directions_, n_features_in_)
         Unit vectors ``u`` in the units of the original features, the most important first:
         predictions depend on `X` through ``X @ directions_.T`` only, or nearly so where functions
-        of all features count too (not with a given number). Directions of an importance below 1e-8
-        are left out.
+        of all features count too. Directions of an importance below 1e-8 are left out.
     loadings_ : ndarray of shape (n_directions_, n_features_in_)
         The directions per standard deviation of each feature, as unit vectors.
     direction_importances_ : ndarray of shape (n_directions_,)
-        Shares of the average gradient outer product of the standardised features; they sum to 1,
-        or nearly so.
+        Shares of the standardised features' average gradient outer product, about 1 in all.
     n_directions_ : int
         Number of directions ``k``, for processes that of the best; 0 if the function is constant.
     feature_importances_ : ndarray of shape (n_features_in_,)
@@ -148,10 +146,8 @@ class MultiIndexRegressor(
         `n_directions`, `strength`, `cv_error` (mean squared error), `cv_standard_error`, and
         `flatness`, the reflected orbit minimum of the network on all rows, as a function of the
         directions of its round.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where `X` has any.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
+        The number of features, and their names where `X` has any.
 
     References
     ----------
