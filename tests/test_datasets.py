@@ -261,18 +261,6 @@ def test_float32_is_the_rounded_float64():
     assert model(X.double()).dtype == torch.float64
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_data_do_not_depend_on_the_device():
-    links = ["relu", np.tanh]
-    host = make_multi_index(50, 6, links, noise=0.1, random_state=0)
-    X, y, model = make_multi_index(50, 6, links, noise=0.1, random_state=0, device="cuda")
-    assert torch.equal(X.cpu(), host[0])
-    assert torch.equal(y.cpu(), host[1])
-    assert model(X).device == model.sample(3).device == X.device
-    torch.testing.assert_close(model(X).cpu(), host[2](host[0]))
-    assert model.relative_error(model, 100) == 0
-
-
 def test_the_model_is_differentiable_in_its_inputs():
     X, _, model = make_multi_index(6, 3, ["quadratic", "-sin"], random_state=0)
     X.requires_grad_()

@@ -380,11 +380,3 @@ def test_the_data_are_left_alone():
     assert torch.equal(X, X0)
     assert torch.equal(y, y0)
     assert torch.is_grad_enabled()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_in_cuda_out():
-    X, y, _ = ft.make_multi_index(60, 4, ["relu"], random_state=0, device="cuda")
-    result = ft.interpolate(X, y, width=20, random_state=0)
-    assert result.net.weights.is_cuda
-    assert result.train_error < 1e-20

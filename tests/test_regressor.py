@@ -466,13 +466,6 @@ def test_a_device_that_is_not_there_is_refused():
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_finds_the_same():
-    X, y = _planted()
-    model, there = _quick().fit(X, y), _quick(device="cuda").fit(X, y)
-    np.testing.assert_allclose(there.predict(X), model.predict(X), atol=1e-2)
-
-
 @pytest.mark.parametrize("link", ["auto", "network"])
 def test_displays(link):
     X, y = _planted(n=60)

@@ -247,14 +247,3 @@ def test_a_start_that_does_not_fit(start, error, message, data):
     X, y, _ = data
     with pytest.raises(error, match=message):
         ft.interpolate(X, y, "sam", width=5, start=start)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("method", ["sgd", *NOISY])
-def test_on_a_cuda_device(method, data):
-    X, y, _ = data
-    result = ft.interpolate(
-        X.cuda(), y.cuda(), method, width=40, random_state=0, tol=1e-4, max_iter=1000
-    )
-    assert result.converged
-    assert result.net.weights.is_cuda
