@@ -72,8 +72,8 @@ def test_symmetries_stay_on_the_device(activation):
         assert other.weights.is_cuda
         torch.testing.assert_close(other(X), net(X))
     # With its own outputs as targets there is no residual part, which balancing leaves alone.
-    assert ft.measure(changed[0], X).trace == pytest.approx(
-        ft.measure(net, X).orbit_minimum, rel=1e-12
+    assert ft.measure(changed[0], X, net(X)).trace == pytest.approx(
+        ft.measure(net, X, net(X)).orbit_minimum, rel=1e-12
     )
 
 
@@ -89,6 +89,8 @@ def test_a_network_is_stored_from_a_gpu(tmp_path):
 def test_interpolators_stay_on_the_device(method):
     X, y, _ = ft.make_multi_index(60, 4, ["relu"], random_state=0)
     common = {"width": 80, "random_state": 0, "tol": 1e-4, "max_iter": 1000}
+    if method == "poisoned":
+        common["n_poison"] = 10  # as many as samples would be too many for this width
     here = ft.interpolate(X, y, method, **common)
     there = ft.interpolate(X.cuda(), y.cuda(), method, **common)
     assert there.net.weights.is_cuda
@@ -118,7 +120,9 @@ def test_the_regressor_finds_the_same(logarithmic):
     np.testing.assert_array_equal(there.outliers_, here.outliers_)
     assert there.log_share_ == pytest.approx(here.log_share_, abs=1e-3)
     fresh = _rows(2)[0]
-    np.testing.assert_allclose(there.predict(fresh), here.predict(fresh), rtol=0.02, atol=0.02)
+    units = np.log if logarithmic else np.asarray
+    difference = units(there.predict(fresh)) - units(here.predict(fresh))
+    assert np.square(difference).mean() ** 0.5 < 0.03
     assert not there.network_.weights.is_cuda  # what predicts is on the CPU
 
 

@@ -1,4 +1,4 @@
-"""The regressor on heavy tails and few rows: what it finds, and that it stays finite."""
+"""The regressor on heavy tails, outliers and few rows: what it finds, and that it stays finite."""
 
 import warnings
 
@@ -51,3 +51,21 @@ def test_fifty_rows_of_many_scales(seed):
     model = _fit(X * units, link(X) + 0.05 * rng.standard_normal(50))
     assert model.n_directions_ == 1
     assert model.score(X_test * units, link(X_test)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("logarithmic", "shift"), [(False, 4.0), (False, 8.0), (True, 8.0), (True, 1000.0)]
+)
+def test_an_outlier_that_a_rough_function_would_follow(logarithmic, shift):
+    rng = np.random.default_rng(5)
+    X, X_test = rng.standard_normal((150, 6)), rng.standard_normal((2000, 6))
+    link = lambda X: np.abs(X[:, 0] - 2 * X[:, 1])  # noqa: E731
+    units, back = (np.exp, np.log) if logarithmic else (np.asarray, np.asarray)
+    y = units(link(X) + 0.1 * rng.standard_normal(150))
+    y[7] += shift * y.std()
+    with pytest.warns(UserWarning, match="1 of 150 targets"):
+        model = ft.MultiIndexRegressor(random_state=0).fit(X, y)
+    assert np.flatnonzero(model.outliers_) == [7]
+    assert model.n_directions_ == 1
+    truth = link(X_test)
+    assert np.square(back(model.predict(X_test)) - truth).mean() < 0.03 * truth.var()

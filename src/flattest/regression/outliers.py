@@ -15,10 +15,13 @@ from flattest.regression.smooth_link import SmoothLink
 from flattest.regression.target_scale import TargetScale, may_be_logarithmic
 from flattest.regression.training_data import Rows, TrainingData
 
-_FITS = 6
+_FITS = 4
+"""To the targets at most, and as many to their logarithms."""
 _FAR, _LARGE = 5.0, 3.0
-"""Robust standard errors, and standard deviations of the other targets, beyond which a target is
-an outlier."""
+"""Robust standard errors, and standard deviations of the other targets, beyond which a target may
+be an outlier."""
+_VERY_FAR, _RATHER_LARGE = 20.0, 2.0
+"""The same where it is not its own standard error that counts, but what is usual for all rows."""
 _EXTREME = 5.0
 """Distance from the median, in interquartile ranges, from which on a target is suspected."""
 _SHARE, _MOST = 0.02, 0.1
@@ -35,6 +38,14 @@ class RobustFit(NamedTuple):
     outliers: np.ndarray
 
 
+class _Suspected(NamedTuple):
+    """Rows that may be outliers, in what units, and the score of the fit that says so."""
+
+    score: float
+    logarithmic: bool
+    outliers: np.ndarray
+
+
 class _Judged(NamedTuple):
     """A fit, and how well it predicts each row from the others."""
 
@@ -44,9 +55,12 @@ class _Judged(NamedTuple):
 
     @property
     def score(self) -> float:
-        """Their sum, less Schwarz's price of the parameters, which were fitted to the same rows."""
-        parameters = self.fit.link.mixture.processes[0].n_parameters
-        return float(self.density.sum()) - parameters * np.log(len(self.density)) / 2
+        """Their sum, less Schwarz's price of the parameters, which were fitted to the same rows.
+
+        An outlier is one too, as if it had been shifted by an amount of its own.
+        """
+        parameters = self.fit.link.mixture.processes[0].n_parameters + self.fit.outliers.sum()
+        return float(self.density.sum() - parameters * np.log(len(self.density)) / 2)
 
 
 def fit_robustly(
@@ -62,16 +76,18 @@ def fit_robustly(
     r"""Fit a link; where targets lie far off, fit again without them, and take what fits better.
 
     To logarithms of the targets too, where these are positive and the logarithms less skewed. A
-    target is an outlier if it is more than 5 robust standard errors from what the other rows
-    predict, and more than 3 of their standard deviations. Fits are compared by
+    target may be an outlier if it is more than 5 robust standard errors from what the other rows
+    predict, and more than 3 of their standard deviations; or if its residual is more than 20 times
+    the usual one, since a process that follows an outlier becomes rough there, and unsure. Fits
+    are compared by
 
     .. math::
         \sum_i \log\big((1 - \epsilon) \, N(r_i; 0, s_i^2) \, u'(y_i)
         + \epsilon / \text{range}(y)\big)
 
     over all rows, ``r`` and ``s`` being residuals and standard errors without the row itself, in
-    the units ``u`` of the fit, less ``log(n) / 2`` per parameter. Where neither the targets nor
-    their logarithms are clearly better, predictions are averages of both.
+    the units ``u`` of the fit, less ``log(n) / 2`` per parameter and outlier. Where neither the
+    targets nor their logarithms are clearly better, predictions are averages of both.
 
     Parameters
     ----------
@@ -96,16 +112,20 @@ def fit_robustly(
         None where there is nothing to learn.
     """
     judged: list[_Judged] = []
-    none = np.zeros(len(rows.y), dtype=bool)
-    suspected = [(False, none), (False, _extreme(rows.y))]
+    suspected = _at_first(rows.y, logarithmic=False)
     if may_be_logarithmic(rows.y):
-        suspected.append((True, none))
+        suspected += _at_first(rows.y, logarithmic=True)
     tried: list[tuple[bool, bytes]] = []
     with progress("steps", verbose) as bar:
         task = bar.add_task("searching for directions", total=STEPS)
-        while suspected and len(judged) < _FITS:
-            logarithmic, outliers = suspected.pop(0)
-            if outliers.mean() > _MOST or (logarithmic, outliers.tobytes()) in tried:
+        while suspected:
+            # What the best fit suspects comes first: not all that is suspected can be tried.
+            first = max(range(len(suspected)), key=lambda i: suspected[i].score)
+            _, logarithmic, outliers = suspected.pop(first)
+            fits = sum(units == logarithmic for units, _ in tried)
+            if fits == _FITS or outliers.mean() > _MOST:
+                continue
+            if (logarithmic, outliers.tobytes()) in tried:
                 continue
             tried.append((logarithmic, outliers.tobytes()))
             kept = rows.without(outliers)
@@ -132,14 +152,17 @@ def fit_robustly(
             residual, error = _residuals(rows, fit)
             judged.append(_Judged(fit, _density(rows.y, fit, residual, error)))
             others = units(torch.from_numpy(kept.y)).numpy()
-            suspected.append((logarithmic, _far(residual, error, others)))
+            far = _far(residual, error, others)
+            suspected.append(_Suspected(judged[-1].score, logarithmic, far))
     return _averaged(rows, judged, rng) if judged else None
 
 
-def _extreme(y: np.ndarray) -> np.ndarray:
-    """Suspect targets far from the median: a process may well follow outliers when it sees them."""
-    low, middle, high = np.quantile(y, [0.25, 0.5, 0.75])
-    return np.abs(y - middle) > _EXTREME * (high - low)
+def _at_first(y: np.ndarray, *, logarithmic: bool) -> list[_Suspected]:
+    """Suspect none, and those far from the median: a process may follow what it sees."""
+    values = np.log(y) if logarithmic else y
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    extreme = np.abs(values - middle) > _EXTREME * (high - low)
+    return [_Suspected(np.inf, logarithmic, rows) for rows in (np.zeros_like(extreme), extreme)]
 
 
 def _residuals(rows: Rows, fit: RobustFit) -> tuple[np.ndarray, np.ndarray]:
@@ -155,10 +178,15 @@ def _residuals(rows: Rows, fit: RobustFit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _far(residual: np.ndarray, error: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Tell the outliers."""
-    relative = np.abs(residual) / error
-    typical = 1.4826 * np.median(relative)
-    return (relative > _FAR * typical) & (np.abs(residual) > _LARGE * others.std())
+    """Suspect targets far from what the other rows predict."""
+    size, spread = np.abs(residual), others.std()
+    far = _beyond(_FAR, size / error) & (size > _LARGE * spread)
+    return far | (_beyond(_VERY_FAR, size) & (size > _RATHER_LARGE * spread))
+
+
+def _beyond(factor: float, sizes: np.ndarray) -> np.ndarray:
+    """Tell what is larger than a number of robust standard deviations."""
+    return sizes > factor * 1.4826 * np.median(sizes)
 
 
 def _density(y: np.ndarray, fit: RobustFit, residual: np.ndarray, error: np.ndarray) -> np.ndarray:
