@@ -41,6 +41,8 @@ def test_rows_are_judged_by_density(logarithmic):
     # A projection of one feature, a variance and the noise.
     expected = np.log(mixed).sum() - 3 * np.log(N) / 2
     assert _Judged(fit, density).score == pytest.approx(expected)
+    without = fit._replace(outliers=np.arange(N) < 4)
+    assert _Judged(without, density).score == pytest.approx(expected - 4 * np.log(N) / 2)
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])
@@ -76,7 +78,7 @@ def test_what_is_not_clearly_worse_is_averaged(left_out):
     outliers = np.arange(N) < left_out
     y = wave * np.exp(0.02 * RNG.standard_normal(N))
     raw, log = _judged(y, logarithmic=False), _judged(y, logarithmic=True, outliers=outliers)
-    best, worse = sorted([raw, log], key=lambda entry: -entry.density.sum())
+    best, worse = sorted([raw, log], key=lambda entry: -entry.score)
     worst = worse._replace(density=worse.density - 1)
     for order in ([raw, log, worst], [worst, log, raw]):
         fit = _averaged(_rows(y), order, np.random.default_rng(0))
