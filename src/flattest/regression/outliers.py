@@ -78,8 +78,8 @@ def fit_robustly(
     To logarithms of the targets too, where these are positive and the logarithms less skewed. A
     target may be an outlier if it is more than 5 robust standard errors from what the other rows
     predict, and more than 3 of their standard deviations; or if its residual is more than 20 times
-    the usual one, since a process that follows an outlier becomes rough there, and unsure. Fits
-    are compared by
+    the usual one, and 2 of these deviations, since a process that follows an outlier becomes rough
+    there, and unsure. Fits are compared by
 
     .. math::
         \sum_i \log\big((1 - \epsilon) \, N(r_i; 0, s_i^2) \, u'(y_i)
