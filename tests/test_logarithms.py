@@ -7,7 +7,7 @@ from conditioned import conditioned_link
 from scipy import stats
 
 from flattest.regression.mixture import share_of_worse
-from flattest.regression.outliers import RobustFit, _averaged, _density, _Judged, _residuals
+from flattest.regression.outliers import RobustFit, _averaged, _densities, _Judged, _residuals
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Rows, TrainingData
 
@@ -36,7 +36,7 @@ def test_rows_are_judged_by_density(logarithmic):
     spread = units.size * error
     law = stats.lognorm(spread, scale=np.exp(middle)) if logarithmic else stats.norm(middle, spread)
     mixed = 0.98 * law.pdf(y) + 0.02 / np.ptp(y)
-    density = _density(y, fit, residual, error)
+    density = np.logaddexp(*_densities(y, fit, residual, error))
     np.testing.assert_allclose(density, np.log(mixed), rtol=1e-9)
     # A projection of one feature, a variance and the noise.
     expected = np.log(mixed).sum() - 3 * np.log(N) / 2
@@ -69,7 +69,7 @@ def test_moments_of_targets(logarithmic):
 
 def _judged(y: np.ndarray, *, logarithmic: bool, outliers: np.ndarray = NONE) -> _Judged:
     fit = _fit(y, logarithmic=logarithmic, outliers=outliers)
-    return _Judged(fit, _density(y, fit, *_residuals(_rows(y), fit)))
+    return _Judged(fit, np.logaddexp(*_densities(y, fit, *_residuals(_rows(y), fit))))
 
 
 @pytest.mark.parametrize("left_out", [0, 3])

@@ -67,3 +67,14 @@ def test_an_outlier_that_a_rough_function_would_follow(logarithmic, shift):
     assert model.n_directions_ == 1
     truth = link(X_test)
     assert np.square(back(model.predict(X_test)) - truth).mean() < 0.03 * truth.var()
+
+
+@pytest.mark.parametrize("seed", [2, 7])
+def test_large_targets_of_rows_that_stand_alone_are_no_outliers(seed):
+    # Noise in proportion, and targets below zero, so that logarithms cannot help.
+    rng = np.random.default_rng(seed)
+    size, prices = np.exp(1.2 * rng.standard_normal(100)), 1 + rng.random((100, 2))
+    noise = np.exp(0.1 * rng.standard_normal(100))
+    y = size**0.95 * prices[:, 0] ** 0.5 * noise - 2
+    model = _fit(np.column_stack([size, prices]), y)
+    assert not model.outliers_.any()

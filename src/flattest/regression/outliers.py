@@ -79,7 +79,10 @@ def fit_robustly(
     target may be an outlier if it is more than 5 robust standard errors from what the other rows
     predict, and more than 3 of their standard deviations; or if its residual is more than 20 times
     the usual one, and 2 of these deviations, since a process that follows an outlier becomes rough
-    there, and unsure. Fits are compared by
+    there, and unsure. A fit without it tells better: where that predicts the target within 5 of its
+    robust standard errors, or where it is likelier than an outlier would be, it is put back. The
+    function is conditioned on it; directions and lengths stay as they were found without it. Fits
+    are compared by
 
     .. math::
         \sum_i \log\big((1 - \epsilon) \, N(r_i; 0, s_i^2) \, u'(y_i)
@@ -139,8 +142,8 @@ def fit_robustly(
             bar.update(
                 task,
                 description=f"searching for directions{what}",
-                completed=STEPS * len(judged),
-                total=STEPS * (len(judged) + 1 + len(suspected)),
+                completed=STEPS * (len(tried) - 1),
+                total=STEPS * (len(tried) + len(suspected)),
             )
             units = TargetScale.of(
                 kept.y, kept.weight, logarithmic=logarithmic, centred=network.bias
@@ -148,12 +151,9 @@ def fit_robustly(
             link = SmoothLink.fit(
                 data, units, kept.y, k, network, rng, max_rounds, lambda: bar.advance(task)
             )
-            fit = RobustFit(link, data, outliers)
-            residual, error = _residuals(rows, fit)
-            judged.append(_Judged(fit, _density(rows.y, fit, residual, error)))
-            others = units(torch.from_numpy(kept.y)).numpy()
-            far = _far(residual, error, others)
-            suspected.append(_Suspected(judged[-1].score, logarithmic, far))
+            entry, far = _judge(rows, RobustFit(link, data, outliers), rng)
+            judged.append(entry)
+            suspected.append(_Suspected(entry.score, logarithmic, far))
     return _averaged(rows, judged, rng) if judged else None
 
 
@@ -163,6 +163,22 @@ def _at_first(y: np.ndarray, *, logarithmic: bool) -> list[_Suspected]:
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     extreme = np.abs(values - middle) > _EXTREME * (high - low)
     return [_Suspected(np.inf, logarithmic, rows) for rows in (np.zeros_like(extreme), extreme)]
+
+
+def _judge(rows: Rows, fit: RobustFit, rng: np.random.Generator) -> tuple[_Judged, np.ndarray]:
+    """Judge a fit, and suspect rows by it; what it left out, and yet predicts, is put back."""
+    residual, error = _residuals(rows, fit)
+    normal, spread = _densities(rows.y, fit, residual, error)
+    # Of rows that it has not seen a fit is not unsure because it followed them.
+    odd = fit.outliers & _beyond(_FAR, np.abs(residual) / error) & (spread > normal)
+    others = fit.link.units(torch.from_numpy(rows.y[~fit.outliers])).numpy()
+    far = np.where(fit.outliers, odd, _far(residual, error, others))
+    if (odd != fit.outliers).any():
+        kept = rows.without(odd)
+        data = fit.data.on(kept)
+        fit = RobustFit(fit.link.on(data, kept.y, rng), data, odd)
+        normal, spread = _densities(rows.y, fit, *_residuals(rows, fit))
+    return _Judged(fit, np.logaddexp(normal, spread)), far
 
 
 def _residuals(rows: Rows, fit: RobustFit) -> tuple[np.ndarray, np.ndarray]:
@@ -189,12 +205,14 @@ def _beyond(factor: float, sizes: np.ndarray) -> np.ndarray:
     return sizes > factor * 1.4826 * np.median(sizes)
 
 
-def _density(y: np.ndarray, fit: RobustFit, residual: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the density of each target."""
+def _densities(
+    y: np.ndarray, fit: RobustFit, residual: np.ndarray, error: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logarithm of the density of each target, and of outliers, times their shares."""
     span = np.ptp(y)
     normal = -0.5 * np.square(residual / error) - np.log(error) - 0.5 * np.log(2 * np.pi)
-    spread = np.log(_SHARE / span) if span else -np.inf
-    return np.logaddexp(np.log1p(-_SHARE) + normal + fit.link.units.log_slope(y), spread)
+    spread = np.full(len(y), np.log(_SHARE / span) if span else -np.inf)
+    return np.log1p(-_SHARE) + normal + fit.link.units.log_slope(y), spread
 
 
 def _averaged(rows: Rows, judged: list[_Judged], rng: np.random.Generator) -> RobustFit:
@@ -208,7 +226,7 @@ def _averaged(rows: Rows, judged: list[_Judged], rng: np.random.Generator) -> Ro
     factor = others[0].data.standardise.inverse_scale * data.standardise.scale
     seen = link.seen_by(others[0].link, factor, data, rows.y[~outliers], rng)
     fit = best.fit._replace(link=seen)
-    other = _Judged(fit, _density(rows.y, fit, *_residuals(rows, fit)))
+    other = _Judged(fit, np.logaddexp(*_densities(rows.y, fit, *_residuals(rows, fit))))
     gain = max(best.score - other.score, 0.0)
     share = share_of_worse(gain, best.density - other.density)
     return best.fit._replace(link=link.averaged(seen, share)) if share > _LEAST else best.fit

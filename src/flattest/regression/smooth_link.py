@@ -141,10 +141,25 @@ class SmoothLink(NamedTuple):
         rows = Data.of(data.inputs @ data.basis, data.target, data.weight)
         with one_thread():
             (processes, shares), compared = search(data, rows, k, network, rng, max_rounds, step)
-        mixture = Mixture.of(processes, shares, rows, rng)
+        return cls._of(Mixture.of(processes, shares, rows, rng), units, data, _table(compared))
+
+    @classmethod
+    def _of(
+        cls, mixture: Mixture, units: TargetScale, data: TrainingData, candidates: pd.DataFrame
+    ) -> SmoothLink:
         variation, axes = _variation(mixture, data)
         limits = Limits.of(axes, variation, data.inputs)
-        return cls((Part(mixture, units),), data.basis, limits, _table(compared), variation)
+        return cls((Part(mixture, units),), data.basis, limits, candidates, variation)
+
+    def on(
+        self, data: TrainingData, y: Float[np.ndarray, " n"], rng: np.random.Generator
+    ) -> SmoothLink:
+        """Condition the first part on other rows, in the same units."""
+        units = self.units.reaching(y)
+        target = units(torch.from_numpy(y)).to(data.target)
+        rows = Data.of(data.inputs @ data.basis, target, data.weight)
+        mixture = Mixture.of(self.mixture.processes, list(self.mixture.shares), rows, rng)
+        return self._of(mixture, units, data, self.candidates)
 
     def seen_by(
         self,

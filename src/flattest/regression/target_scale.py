@@ -39,6 +39,10 @@ class TargetScale(NamedTuple):
         size = float(np.sqrt(np.average(np.square(values - centre), weights=weight)))
         return cls(centre, size or 1.0, float(y.min()), float(y.max()), logarithmic)
 
+    def reaching(self, y: Float[np.ndarray, " n"]) -> TargetScale:
+        """Return the same units where the range seen is that of other targets."""
+        return self._replace(least=float(y.min()), most=float(y.max()))
+
     def __call__(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Return targets in these units."""
         values = y.clamp_min(self.least).log() if self.logarithmic else y

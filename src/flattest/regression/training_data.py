@@ -96,16 +96,18 @@ class TrainingData(NamedTuple):
     def of(cls, rows: Rows, *, bias: bool, device: torch.device) -> TrainingData:
         """Standardise; centred where there is a bias."""
         standardise = Standardisation.of(rows, centred=bias)
-        inputs, target, weight = (
-            torch.from_numpy(values).to(device)
-            for values in (standardise(rows.X), rows.y - standardise.intercept, rows.weight)
-        )
+        inputs, target, weight = _tensors(standardise, rows, device)
         _, S, Vh = torch.linalg.svd(inputs, full_matrices=False)
         rank = int((S > S[0] * max(inputs.shape) * torch.finfo(S.dtype).eps).sum())
         # Where no feature depends on others, the features themselves.
         axes = torch.eye(inputs.shape[1]).to(inputs)[:, standardise.inverse_scale > 0]
         basis = axes if 0 < rank == axes.shape[1] else Vh[: max(rank, 1)].T
         return cls(standardise, inputs, target, weight, basis)
+
+    def on(self, rows: Rows) -> TrainingData:
+        """Take other rows, in the same units."""
+        inputs, target, weight = _tensors(self.standardise, rows, self.inputs.device)
+        return self._replace(inputs=inputs, target=target, weight=weight)
 
     def some(self, rows: Tensor) -> TrainingData:
         """Take some of the rows, in the same units."""
@@ -134,6 +136,12 @@ class TrainingData(NamedTuple):
         """
         factor = self.weight.pow(1 / (2 * degree))[:, None]
         return with_bias(inputs, bias) * factor, self.target * self.weight.sqrt()
+
+
+def _tensors(standardise: Standardisation, rows: Rows, device: torch.device) -> list[Tensor]:
+    """Return inputs, targets and weights, the first two standardised."""
+    each = standardise(rows.X), rows.y - standardise.intercept, rows.weight
+    return [torch.from_numpy(values).to(device) for values in each]
 
 
 def with_bias(inputs: Float[Tensor, "n d"], bias: bool) -> Float[Tensor, "n d1"]:
