@@ -53,7 +53,9 @@ def test_fifty_rows_of_many_scales(seed):
     assert model.score(X_test * units, link(X_test)) > 0.9
 
 
-@pytest.mark.parametrize(("logarithmic", "shift"), [(False, 4.0), (True, 1000.0)])
+@pytest.mark.parametrize(
+    ("logarithmic", "shift"), [(False, 4.0), (False, 8.0), (True, 8.0), (True, 1000.0)]
+)
 def test_an_outlier_that_a_rough_function_would_follow(logarithmic, shift):
     rng = np.random.default_rng(5)
     X, X_test = rng.standard_normal((150, 6)), rng.standard_normal((2000, 6))

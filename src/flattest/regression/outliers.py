@@ -142,8 +142,8 @@ def fit_robustly(
             bar.update(
                 task,
                 description=f"searching for directions{what}",
-                completed=STEPS * (len(tried) - 1),
-                total=STEPS * (len(tried) + len(suspected)),
+                completed=STEPS * len(judged),
+                total=STEPS * (len(judged) + 1 + len(suspected)),
             )
             units = TargetScale.of(
                 kept.y, kept.weight, logarithmic=logarithmic, centred=network.bias
@@ -207,11 +207,11 @@ def _beyond(factor: float, sizes: np.ndarray) -> np.ndarray:
 
 def _densities(
     y: np.ndarray, fit: RobustFit, residual: np.ndarray, error: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, float]:
     """Return the logarithm of the density of each target, and of outliers, times their shares."""
     span = np.ptp(y)
     normal = -0.5 * np.square(residual / error) - np.log(error) - 0.5 * np.log(2 * np.pi)
-    spread = np.full(len(y), np.log(_SHARE / span) if span else -np.inf)
+    spread = float(np.log(_SHARE / span)) if span else -np.inf
     return np.log1p(-_SHARE) + normal + fit.link.units.log_slope(y), spread
 
 

@@ -156,8 +156,7 @@ class SmoothLink(NamedTuple):
     ) -> SmoothLink:
         """Condition the first part on other rows, in the same units."""
         units = self.units.reaching(y)
-        target = units(torch.from_numpy(y)).to(data.target)
-        rows = Data.of(data.inputs @ data.basis, target, data.weight)
+        rows = _rows(data, units, y)
         mixture = Mixture.of(self.mixture.processes, list(self.mixture.shares), rows, rng)
         return self._of(mixture, units, data, self.candidates)
 
@@ -180,8 +179,7 @@ class SmoothLink(NamedTuple):
             process._replace(projection=turn @ process.projection)
             for process in other.mixture.processes
         ]
-        target = other.units(torch.from_numpy(y)).to(data.target)
-        rows = Data.of(data.inputs @ self.basis, target, data.weight)
+        rows = _rows(data, other.units, y)
         mixture = Mixture.of(processes, list(other.mixture.shares), rows, rng)
         return self._replace(parts=(Part(mixture, other.units),))
 
@@ -289,6 +287,12 @@ class SmoothLink(NamedTuple):
             limits=Limits(*(value.to(device) for value in self.limits)),
             variation=self.variation.to(device),
         )
+
+
+def _rows(data: TrainingData, units: TargetScale, y: Float[np.ndarray, " n"]) -> Data:
+    """Return what processes are conditioned on: coordinates of the basis, targets in units."""
+    target = units(torch.from_numpy(y)).to(data.target)
+    return Data.of(data.inputs @ data.basis, target, data.weight)
 
 
 def _variation(
