@@ -45,6 +45,7 @@ def quotation() -> str:
     environment = interpolation["environment"]
     large, small = measurement["results"]
     sweep = read("sweep")["results"]
+    fit = read("fit")
     seeds = len(interpolation["results"][0]["trials"])
     lines = [
         f"Measured on {environment['threads']} cores ({environment['processor']}), PyTorch "
@@ -68,6 +69,16 @@ def quotation() -> str:
         f"processes' start of {sweep['start_seconds']:.0f} s, "
         f"{sweep['trials_per_second_once_started']:,.0f} without; the driver's memory grows by "
         f"{sweep['memory_growth_mb']:.1f} MB from trial 2,000 to 10,000.",
+        "",
+        "**Fitting `MultiIndexRegressor`** at its defaults "
+        f"({fit['environment']['processor']}, {fit['environment']['date']}), "
+        "memory with the data:",
+        *(
+            f"- n = {entry['n']:,}, d = {entry['d']}: {entry['median_seconds']:.1f} s"
+            + f", the median of {len(entry['seconds'])} fits" * (len(entry["seconds"]) > 1)
+            + f", {entry['peak_memory_mb']:,.0f} MB"
+            for entry in fit["results"]
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -138,3 +138,11 @@ def seeds(kind: str) -> range:
     if kind == "table":
         return range(N_REPEATS * N_FOLDS)
     return range(GRID_SEEDS if kind == "grid" else ROWS[kind][1])
+
+
+def subspace_score(true: np.ndarray, found: np.ndarray) -> float:
+    """``1 - ||P - Q||_F^2 / (2 k)``, the leading ``k`` directions found spanning ``Q``."""
+    k = len(true)
+    P, Q = (np.linalg.qr(rows[:k].T)[0] for rows in (true, found))
+    squared = len(true) + Q.shape[1] - 2 * np.square(P.T @ Q).sum()
+    return float(1 - squared / (2 * k))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from regressor_peers import fit_peer
-from regressor_tasks import Task, task
+from regressor_tasks import Task, subspace_score, task
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,3 @@ def _score(
         "seconds": seconds,
     }
     return record, model, data
-
-
-def subspace_score(true: np.ndarray, found: np.ndarray) -> float:
-    """``1 - ||P - Q||_F^2 / (2 k)``, the leading ``k`` directions found spanning ``Q``."""
-    k = len(true)
-    P, Q = (np.linalg.qr(rows[:k].T)[0] for rows in (true, found))
-    squared = len(true) + Q.shape[1] - 2 * np.square(P.T @ Q).sum()
-    return float(1 - squared / (2 * k))
