@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 TYPED  := --jaxtyping-packages=flattest,beartype.beartype
 # Bad input has to meet flattest's own sentences, not the type checker's; and of ten thousand calls
 # all but the first few need no check.
-UNTYPED_TESTS := tests/test_bound_of_many.py tests/test_bad_input.py
+UNTYPED_TESTS := tests/two_layer/test_bounds_of_many.py tests/test_bad_input.py
 TYPED += $(addprefix --ignore=,$(UNTYPED_TESTS))
 
 .DEFAULT_GOAL := help
@@ -45,7 +45,7 @@ $(BIN)/python:
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing flattest into $(VENV) (about a minute) ..."
-	@$(INSTALL) -e .
+	@$(INSTALL) -e '.[all]'
 	@touch $@
 
 $(STUDY): pyproject.toml constraints.txt | $(BIN)/python

@@ -134,3 +134,11 @@ def term_size(net: ft.TwoLayerNet, X: Tensor) -> float:
     with torch.no_grad():
         terms = net.activation(X @ net.weights.T) * net.coefficients
         return terms.abs().sum(dim=1).max().item()
+
+
+def assert_same_function(
+    one: ft.TwoLayerNet, two: ft.TwoLayerNet, X: torch.Tensor, tolerance: float = 1e-12
+) -> None:
+    """Compare outputs, relative to the size of the terms that each output sums."""
+    with torch.no_grad():
+        assert (one(X) - two(X)).abs().max() <= tolerance * term_size(one, X)

@@ -1,26 +1,50 @@
-"""Flatness modulo symmetry for homogeneous networks, and multi-index models learned with it."""
+"""Flatness modulo symmetry for homogeneous networks, and multi-index models learned with it.
+
+Every name is loaded when it is first used, with what it needs and no more.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from flattest._version import __version__
-from flattest.activations import Homogeneous, activation
-from flattest.bounds import lower_bound
-from flattest.datasets import MultiIndexModel, make_multi_index
-from flattest.flatness import Flatness, PerNeuron, measure
-from flattest.interpolators import Interpolation, Iterate, Status, interpolate
-from flattest.networks import TwoLayerNet, append_bias_coordinate
-from flattest.regression import MultiIndexRegressor
-from flattest.surgery import merge, prune, split
-from flattest.symmetry import balance, rescale, sharpen
 
 if TYPE_CHECKING:
+    from flattest.datasets import MultiIndexModel, make_multi_index
+    from flattest.errors import FlattestError
     from flattest.figures.displays import DirectionsDisplay, LinkDisplay, PathDisplay
+    from flattest.flatness import Flatness
+    from flattest.interpolators import Interpolation, Iterate, Status, interpolate
+    from flattest.measuring import balance, measure, rescale, sharpen
+    from flattest.regression import MultiIndexRegressor
+    from flattest.two_layer.activations import Homogeneous, activation
+    from flattest.two_layer.bounds import lower_bound
+    from flattest.two_layer.flatness import PerNeuron, TwoLayerFlatness
+    from flattest.two_layer.networks import TwoLayerNet, append_bias_coordinate
+    from flattest.two_layer.surgery import merge, prune, split
+
+# Where each name is; a test compares it with the imports above, which editors read.
+_HOMES = {
+    "datasets": ("MultiIndexModel", "make_multi_index"),
+    "errors": ("FlattestError",),
+    "figures.displays": ("DirectionsDisplay", "LinkDisplay", "PathDisplay"),
+    "flatness": ("Flatness",),
+    "interpolators": ("Interpolation", "Iterate", "Status", "interpolate"),
+    "measuring": ("balance", "measure", "rescale", "sharpen"),
+    "regression": ("MultiIndexRegressor",),
+    "two_layer.activations": ("Homogeneous", "activation"),
+    "two_layer.bounds": ("lower_bound",),
+    "two_layer.flatness": ("PerNeuron", "TwoLayerFlatness"),
+    "two_layer.networks": ("TwoLayerNet", "append_bias_coordinate"),
+    "two_layer.surgery": ("merge", "prune", "split"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DirectionsDisplay",
     "Flatness",
+    "FlattestError",
     "Homogeneous",
     "Interpolation",
     "Iterate",
@@ -30,6 +54,7 @@ __all__ = [
     "PathDisplay",
     "PerNeuron",
     "Status",
+    "TwoLayerFlatness",
     "TwoLayerNet",
     "__version__",
     "activation",
@@ -48,9 +73,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The displays bring matplotlib, which takes a second to import: only for those who draw.
-    if name in ("DirectionsDisplay", "LinkDisplay", "PathDisplay"):
-        from flattest.figures import displays
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value  # found at once from now on
+    return value
 
-        return getattr(displays, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,160 +1,227 @@
-"""`measure`: the flatness of a network on data, and the result that holds it."""
+"""The result of a measurement: figures, how each came about, and the figures layer by layer.
+
+Results only. What is measured, and how, is up to the packages for each kind of network; a kind that
+knows more than the general figures derives a result of its own from `Flatness`.
+"""
 
 from __future__ import annotations
 
-import functools
+import html
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from flattest._version import __version__
-from flattest.bounds import bound_from_sum
-from flattest.closed_form import Accumulator
-from flattest.networks import TwoLayerNet
-from flattest.validation import check_batches, check_positive_int
+from flattest.wording import count
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-class PerNeuron(NamedTuple):
-    """The flatness neuron by neuron: float64 tensors of shape (m,) on the network's device.
+class Provenance(NamedTuple):
+    """How a figure came about.
 
     Parameters
     ----------
-    outer : Tensor
-        ``A_j = mean_i s(z_ij)**2``, the mean squared derivative by ``a_j``.
-    inner : Tensor
-        ``B_j = a_j**2 mean_i s'(z_ij)**2 ||x_i||**2``, likewise for ``w_j``.
-    gauss_newton : Tensor
-        ``2 (A_j + B_j)``.
-    residual : Tensor
-        ``2 mean_i r_i a_j s''(z_ij) ||x_i||**2`` with ``r = f - y``.
-    orbit_minimum : Tensor
-        The smallest `gauss_newton` over all rescalings of the neuron.
-    scale : Tensor
-        The factor ``c_j`` that reaches it; 1 where no factor does.
+    exact : bool
+        Whether it is the value of a formula that is proved for the case at hand, up to rounding.
+    why : str
+        The formula, or the estimator and why it was needed.
+    standard_error : float or None
+        That of an estimate; None for what is exact.
+
+    Examples
+    --------
+    >>> from flattest.flatness import Provenance
+    >>> Provenance(exact=False, why="ten probes", standard_error=0.5).mark
+    '± 0.5'
+    """
+
+    exact: bool
+    why: str
+    standard_error: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """What is printed beside the figure."""
+        if self.exact:
+            return "exact"
+        return "estimate" if self.standard_error is None else f"± {self.standard_error:.2g}"
+
+
+class LayerFlatness(NamedTuple):
+    """The part of one parameter tensor in the trace.
+
+    Parameters
+    ----------
+    name : str
+        As in ``named_parameters()``.
+    shape : tuple of int
+        Its shape.
+    n_parameters : int
+        The number of its entries.
+    trace, gauss_newton, residual : float
+        The sums over its entries of the diagonal of the Hessian, and of its two parts.
+    exact : bool
+        Whether these are exact.
+    standard_error : float or None
+        That of `trace`, where it is estimated.
 
     Examples
     --------
     >>> import flattest as ft
-    >>> net = ft.TwoLayerNet([[4.0], [1.0]], [1.0, 1.0], "relu")
-    >>> ft.measure(net, [[1.0]], [5.0]).per_neuron.scale
-    tensor([0.5000, 1.0000], dtype=torch.float64)
+    >>> ft.measure(ft.TwoLayerNet([[2.0]], [0.5], "relu"), [[3.0]], [3.0]).layers[0].trace
+    4.5
     """
 
-    outer: Float[Tensor, " m"]
-    inner: Float[Tensor, " m"]
-    gauss_newton: Float[Tensor, " m"]
-    residual: Float[Tensor, " m"]
-    orbit_minimum: Float[Tensor, " m"]
-    scale: Float[Tensor, " m"]
+    name: str
+    shape: tuple[int, ...]
+    n_parameters: int
+    trace: float
+    gauss_newton: float
+    residual: float
+    exact: bool
+    standard_error: float | None = None
 
 
-@dataclass(frozen=True, repr=False)
+class Row(NamedTuple):
+    """One line of a result's table: a label, its indentation, the value and what marks it."""
+
+    label: str
+    level: int
+    value: float
+    mark: str
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
 class Flatness:
-    """The flatness of a network on data, for ``L = (1/n) sum_i (f(x_i) - y_i)**2``.
+    """The flatness of a network on data: the trace of the Hessian of its training loss.
 
     Parameters
     ----------
+    loss : float
+        The loss.
     trace : float
         Trace of the Hessian of the loss in all parameters: `gauss_newton` + `residual`.
     gauss_newton : float
-        ``(2/n) sum_i ||grad f(x_i)||**2``.
+        Trace of the Gauss-Newton matrix ``sum J^T (d**2 loss / d outputs**2) J``.
     residual : float
-        ``(2/n) sum_i (f(x_i) - y_i) tr grad**2 f(x_i)``: 0 where the network interpolates, and
-        for ``p = 1``.
+        The rest, the curvature of the outputs weighed by the slopes of the loss.
     orbit_minimum : float
-        Smallest `gauss_newton` among all rescalings of the network, a number that no rescaling
-        changes. At an interpolator it is the smallest trace.
-    lower_bound : float
-        What `gauss_newton` is at least, for every network of this width and activation with the
-        same outputs ``f(x_i)``. At an interpolator: a bound on the trace of all of them.
-    ratio : float
-        `orbit_minimum` / `lower_bound`, at least 1: the certificate that this network is within
-        this factor of the flattest. NaN where both are 0.
-    reflected : float
-        `gauss_newton` averaged over the data and their negatives ``-x_i``.
-    reflected_orbit_minimum : float
-        Smallest `reflected` among all rescalings.
-    loss : float
-        The loss ``L``.
-    per_neuron : PerNeuron
-        The same neuron by neuron.
-    n_samples, n_features, width : int
-        ``n``, ``d`` and ``m``.
-    degree : float
-        The degree ``p``.
+        The smallest `gauss_newton` among all networks that a symmetry makes of this one, which all
+        compute the same function.
+    n_samples : int
+        The number of samples.
+    n_parameters : int
+        The number of parameters that the trace runs over.
+    layers : tuple of LayerFlatness
+        The same for each parameter tensor; `per_layer` is their table.
+    provenance : mapping of str to Provenance
+        For each figure by its name: whether it is exact, why, and otherwise its standard error.
     dtype, device : str
         Of the network.
-    standard_error : float
-        Of the trace; 0, since the closed form is exact.
     version : str
         The version of flattest.
 
-    References
-    ----------
-    H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
-    with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+    See Also
+    --------
+    flattest.TwoLayerFlatness : With the figures that only two-layer networks have.
 
     Examples
     --------
     >>> import flattest as ft
-    >>> ft.measure(ft.TwoLayerNet([[2.0]], [0.5], "relu"), [[3.0], [-1.0]], [3.0, 0.0])
-    Flatness (exact)
-      trace                      38.25
-        Gauss-Newton             38.25
-        residual                     0
-      orbit minimum                 18
-      lower bound                   18
-      ratio                          1
-      reflected trace            21.25
-      reflected orbit minimum       10
-      loss                           0
-      2 samples, 1 feature, width 1, degree 1, torch.float64 on cpu
+    >>> flatness = ft.measure(ft.TwoLayerNet([[2.0]], [0.5], "relu"), [[3.0]], [3.0])
+    >>> isinstance(flatness, ft.Flatness), flatness.trace, flatness.standard_error
+    (True, 76.5, {})
     """
 
+    loss: float
     trace: float
     gauss_newton: float
     residual: float
     orbit_minimum: float
-    lower_bound: float
-    ratio: float
-    reflected: float
-    reflected_orbit_minimum: float
-    loss: float
-    per_neuron: PerNeuron = field(compare=False)
     n_samples: int
-    n_features: int
-    width: int
-    degree: float
+    n_parameters: int
+    layers: tuple[LayerFlatness, ...]
+    provenance: Mapping[str, Provenance] = field(compare=False)
     dtype: str
     device: str
-    standard_error: float = 0.0
     version: str = __version__
+
+    # The figures in the order of the table: name, label, indentation.
+    _figures: ClassVar[tuple[tuple[str, str, int], ...]] = (
+        ("trace", "trace of the Hessian", 0),
+        ("gauss_newton", "Gauss-Newton part", 1),
+        ("residual", "residual part", 1),
+        ("orbit_minimum", "orbit minimum", 0),
+        ("loss", "loss", 0),
+    )
+
+    @property
+    def standard_error(self) -> dict[str, float]:
+        """The standard error of each figure that is not exact, by its name."""
+        return {
+            name: entry.standard_error
+            for name, entry in self.provenance.items()
+            if entry.standard_error is not None
+        }
+
+    @property
+    def per_layer(self) -> pd.DataFrame:
+        """One row for each parameter tensor, with the fields of `LayerFlatness`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.layers, columns=list(LayerFlatness._fields))
+
+    def rows(self) -> list[Row]:
+        """List the figures as they are shown: in the terminal, in notebooks and by ``print``.
+
+        Returns
+        -------
+        list of Row
+            Label, indentation, value, and ``"exact"`` or the standard error.
+
+        Examples
+        --------
+        >>> import flattest as ft
+        >>> flatness = ft.measure(ft.TwoLayerNet([[2.0]], [0.5], "relu"), [[3.0]], [3.0])
+        >>> flatness.rows()[1]
+        Row(label='Gauss-Newton part', level=1, value=76.5, mark='exact')
+        """
+        return [
+            Row(label, level, getattr(self, name), self._mark(name))
+            for name, label, level in self._figures
+        ]
+
+    def _mark(self, name: str) -> str:
+        """Call a figure exact only where that is known of it."""
+        entry = self.provenance.get(name)
+        return entry.mark if entry else ""
+
+    def _scope(self) -> str:
+        """Say in a line what was measured, for below the table."""
+        return (
+            f"{count(self.n_samples, 'sample')}, {count(self.n_parameters, 'parameter')}, "
+            f"{self.dtype} on {self.device}"
+        )
 
     def __repr__(self) -> str:
         """Print a small table."""
-        rows = (
-            ("trace", self.trace),
-            ("  Gauss-Newton", self.gauss_newton),
-            ("  residual", self.residual),
-            ("orbit minimum", self.orbit_minimum),
-            ("lower bound", self.lower_bound),
-            ("ratio", self.ratio),
-            ("reflected trace", self.reflected),
-            ("reflected orbit minimum", self.reflected_orbit_minimum),
-            ("loss", self.loss),
+        lines = [type(self).__name__]
+        for label, level, value, mark in self.rows():
+            lines.append(f"  {'  ' * level + label:<25} {value:>12.6g}  {mark}".rstrip())
+        return "\n".join([*lines, f"  {self._scope()}"])
+
+    def _repr_html_(self) -> str:
+        """Show the same table in a notebook."""
+        body = "".join(
+            f'<tr><td style="text-align: left; padding-left: {1 + level}em">{html.escape(label)}'
+            f"</td><td>{value:.6g}</td><td>{html.escape(mark)}</td></tr>"
+            for label, level, value, mark in self.rows()
         )
-        exactness = f"standard error {self.standard_error:.2g}" if self.standard_error else "exact"
-        lines = [f"Flatness ({exactness})"]
-        lines += [f"  {name:<23} {value:>12.6g}" for name, value in rows]
-        lines.append(
-            f"  {_count(self.n_samples, 'sample')}, {_count(self.n_features, 'feature')}, "
-            f"width {self.width}, degree {self.degree:g}, {self.dtype} on {self.device}"
-        )
-        return "\n".join(lines)
+        head = f"<caption>{type(self).__name__}: {html.escape(self._scope())}</caption>"
+        return f"<table>{head}<tbody>{body}</tbody></table>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as numbers, strings and lists, ready for ``json.dumps``.
@@ -162,234 +229,45 @@ class Flatness:
         Returns
         -------
         dict
-            One entry per field; `per_neuron` is a dictionary of lists. Numbers that are not
-            finite become None, since JSON has no word for them.
+            One entry per field; `layers` is a list of dictionaries, `provenance` a dictionary of
+            them. Numbers that are not finite become None, since JSON has no word for them.
 
         Examples
         --------
         >>> import flattest as ft
         >>> net = ft.TwoLayerNet([[2.0]], [0.5], "relu")
-        >>> ft.measure(net, [[3.0]], [3.0]).to_dict()["per_neuron"]["outer"]
-        [36.0]
+        >>> ft.measure(net, [[3.0]], [3.0]).to_dict()["provenance"]["loss"]["exact"]
+        True
         """
-        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
-        values["per_neuron"] = {
-            name: [_plain(value) for value in tensor.tolist()]
-            for name, tensor in self.per_neuron._asdict().items()
+        values = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        values["layers"] = [plain(layer._asdict()) for layer in self.layers]
+        values["provenance"] = {
+            name: plain(entry._asdict()) for name, entry in self.provenance.items()
         }
         return values
 
 
-def measure(
-    model: torch.nn.Module,
-    X: Any,
-    y: Any = None,
-    *,
-    loss: str = "mse",
-    chunk_size: int | None = None,
-) -> Flatness:
-    r"""Measure the flatness of a network on data, exactly.
-
-    The trace of the Hessian of ``L = (1/n) sum_i (f(x_i) - y_i)**2`` in all parameters,
-
-    .. math::
-        \operatorname{tr} H = \frac2n \sum_i \left[ \|\nabla f(x_i)\|^2
-        + (f(x_i) - y_i) \operatorname{tr} \nabla^2 f(x_i) \right],
-
-    its smallest value over the network's rescaling symmetry, and a lower bound.
+def plain(value: Any) -> Any:
+    """Return what JSON can hold: None for numbers that are not finite, lists for tuples.
 
     Parameters
     ----------
-    model : TwoLayerNet
-        The network, in float32 or float64; it is not modified and gets no gradients.
-    X : Tensor or array_like of shape (n, d), or iterable of (X, y) batches
-        The data. Tensors must have the network's dtype and device; arrays and data frames are
-        converted. Batches are read once, and the means are over all samples.
-    y : Tensor or array_like of shape (n,), optional
-        The targets; left out for batches.
-    loss : {"mse"}
-        The loss.
-    chunk_size : int, optional
-        Rows worked on together, to bound the memory. The default suits the processor's cache.
+    value : object
+        A number, a string, or tuples, lists and dictionaries of them.
 
     Returns
     -------
-    Flatness
-        The measurements.
-
-    Raises
-    ------
-    NotImplementedError
-        If `model` is a module of another kind.
-    TypeError, ValueError
-        If an argument has a wrong type, shape or value.
-
-    References
-    ----------
-    H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
-    with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+    object
+        The same in JSON's types.
 
     Examples
     --------
-    >>> import flattest as ft
-    >>> net = ft.TwoLayerNet([[2.0, 0.0], [0.0, 1.0]], [0.5, -1.0], "relu")
-    >>> flatness = ft.measure(net, [[3.0, 1.0], [-1.0, 2.0]], [2.0, -2.0])
-    >>> flatness.trace, flatness.loss
-    (58.5, 0.0)
+    >>> from flattest.flatness import plain
+    >>> plain({"shape": (1, 2), "ratio": float("nan")})
+    {'shape': [1, 2], 'ratio': None}
     """
-    return measure_dispatch(model, X, y, loss=loss, chunk_size=chunk_size)
-
-
-@functools.singledispatch
-def measure_dispatch(model: Any, X: Any, y: Any, *, loss: str, chunk_size: int | None) -> Flatness:
-    """Choose the way to measure by the type of model: other kinds of network register here.
-
-    Parameters
-    ----------
-    model, X, y, loss, chunk_size
-        As for :func:`measure`.
-
-    Returns
-    -------
-    Flatness
-        The measurements.
-
-    Raises
-    ------
-    TypeError
-        If `model` is not a module.
-    NotImplementedError
-        If nothing is registered for it.
-    """
-    raise unsupported_model(model, "measure")
-
-
-@measure_dispatch.register
-def _measure_two_layer(
-    model: TwoLayerNet, X: Any, y: Any, *, loss: str, chunk_size: int | None
-) -> Flatness:
-    check_squared_loss(loss)
-    sums = accumulate(model, X, y, chunk_size=chunk_size, needs_targets=True).result()
-    bound = bound_from_sum(sums.bound_sum, sums.n_samples, model.width, model.activation)
-    minimum = sums.orbit_minimum.sum().item()
-    per_neuron = PerNeuron(
-        outer=sums.outer,
-        inner=sums.inner,
-        gauss_newton=2 * (sums.outer + sums.inner),
-        residual=2 * sums.residual,
-        orbit_minimum=sums.orbit_minimum,
-        scale=sums.scale,
-    )
-    gauss_newton = per_neuron.gauss_newton.sum().item()
-    residual = per_neuron.residual.sum().item()
-    return Flatness(
-        trace=gauss_newton + residual,
-        gauss_newton=gauss_newton,
-        residual=residual,
-        orbit_minimum=minimum,
-        lower_bound=bound,
-        ratio=_ratio(minimum, bound),
-        reflected=sums.reflected.sum().item(),
-        reflected_orbit_minimum=sums.reflected_orbit_minimum.sum().item(),
-        loss=sums.loss,
-        per_neuron=per_neuron,
-        n_samples=sums.n_samples,
-        n_features=model.n_features,
-        width=model.width,
-        degree=model.degree,
-        dtype=str(model.weights.dtype),
-        device=str(model.weights.device),
-    )
-
-
-def accumulate(
-    net: TwoLayerNet, X: Any, y: Any, *, chunk_size: int | None = None, needs_targets: bool
-) -> Accumulator:
-    """Check a network and its data, and sum over all of them.
-
-    Parameters
-    ----------
-    net : TwoLayerNet
-        The network.
-    X, y, chunk_size
-        As for :func:`measure`.
-    needs_targets : bool
-        Whether `y` may be left out.
-
-    Returns
-    -------
-    Accumulator
-        The sums.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has a wrong type, shape or value.
-    """
-    if net.weights.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"The model has dtype {net.weights.dtype}; convert it with model.float() or "
-            "model.double() first."
-        )
-    if not (torch.isfinite(net.weights).all() and torch.isfinite(net.coefficients).all()):
-        raise ValueError("The model's parameters contain NaN or infinity.")
-    rows = None if chunk_size is None else check_positive_int(chunk_size, "chunk_size")
-    accumulator = Accumulator(net, rows)
-    for batch_X, batch_y in check_batches(X, y, like=net, needs_targets=needs_targets):
-        accumulator.add(batch_X, batch_y)
-    return accumulator
-
-
-def check_squared_loss(loss: Any) -> None:
-    """Refuse any loss but the squared one, the only one defined for two-layer networks.
-
-    Parameters
-    ----------
-    loss : str
-        The name given.
-
-    Raises
-    ------
-    ValueError
-        If it is not ``"mse"``.
-    """
-    if loss != "mse":
-        raise ValueError(f"loss must be 'mse' for a two-layer network, not {loss!r}.")
-
-
-def unsupported_model(model: Any, function: str) -> Exception:
-    """Make the error for a model that is not supported (yet).
-
-    Parameters
-    ----------
-    model : object
-        What was given.
-    function : str
-        The public function it was given to.
-
-    Returns
-    -------
-    Exception
-        To be raised by the caller.
-    """
-    kind = type(model).__name__
-    if isinstance(model, torch.nn.Module):
-        return NotImplementedError(
-            f"{function} works on flattest.TwoLayerNet; other modules, such as this {kind}, "
-            "are not supported yet."
-        )
-    return TypeError(f"model must be a flattest.TwoLayerNet, not {kind}.")
-
-
-def _ratio(minimum: float, bound: float) -> float:
-    if bound == 0:
-        return math.nan if minimum == 0 else math.inf
-    return minimum / bound
-
-
-def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -3,31 +3,100 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _BLOCK = 1 << 22  # entries looked at together when searching for NaN and infinity
-_ENTRIES = dict.fromkeys(("weights", "coefficients", "biases", "scales"), "neuron")
-_ENTRIES["directions"] = "direction"  # what the first dimension runs over, if not samples
+Inputs = TypeVar("Inputs")
+Targets = TypeVar("Targets")
 
 
-def check_X(X: Any, like: Any = None, name: str = "X") -> Tensor:
-    """Return a data matrix as a finite floating-point tensor of shape (n, d).
+class Argument(NamedTuple):
+    """How messages speak of an argument.
 
     Parameters
     ----------
-    X : Tensor or array_like
-        A tensor must already have the model's dtype and device. Anything else is converted to
-        them, or to float64 on the CPU where there is no model.
-    like : torch.nn.Module, optional
-        The model the data are for: sets dtype, device and, where it has `n_features`, columns.
     name : str
-        What to call the argument in messages.
+        Its name.
+    entry : str
+        What its first dimension runs over, in the singular.
+    place : str
+        Where it was found, if it is a part of something: ``" of batch 3"``.
+
+    Examples
+    --------
+    >>> from flattest.validation import Argument
+    >>> str(Argument("X", place=" of batch 3"))
+    'X of batch 3'
+    """
+
+    name: str
+    entry: str = "sample"
+    place: str = ""
+
+    def __str__(self) -> str:
+        """Return the name with its place."""
+        return self.name + self.place
+
+
+INPUTS, TARGETS = Argument("X"), Argument("y")
+
+
+class Like(NamedTuple):
+    """What data must be like: tensors have to, anything else is converted.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Their type.
+    device : torch.device
+        Where they lie.
+    n_features : int or None
+        Their columns, where that is known.
+    whose : str
+        Whose dtype and device these are, as the end of a sentence.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flattest.validation import Like
+    >>> Like.tensor(torch.zeros(2)).dtype
+    torch.float32
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    n_features: int | None = None
+    whose: str = ""
+
+    @classmethod
+    def tensor(cls, tensor: Tensor) -> Like:
+        """Take dtype and device of a tensor."""
+        return cls(tensor.dtype, tensor.device)
+
+    @classmethod
+    def model(cls, parameter: Tensor, n_features: int | None = None) -> Like:
+        """Take those of a model, by one of its parameters."""
+        return cls(parameter.dtype, parameter.device, n_features, ", like the model")
+
+
+def check_matrix(values: Any, argument: Argument = INPUTS, like: Like | None = None) -> Tensor:
+    """Return a matrix as a finite floating-point tensor of shape (n, d).
+
+    Parameters
+    ----------
+    values : Tensor or array_like
+        A tensor must already have the dtype and device wanted. Anything else is converted to
+        them, or to float64 on the CPU where none are.
+    argument : Argument
+        What to call the values in messages.
+    like : Like, optional
+        The dtype, device and number of columns wanted.
 
     Returns
     -------
@@ -37,126 +106,164 @@ def check_X(X: Any, like: Any = None, name: str = "X") -> Tensor:
     Raises
     ------
     TypeError
-        If `X` does not hold floating-point numbers, or its dtype is not the model's.
+        If these are no floating-point numbers, or of another dtype.
     ValueError
         If the shape, the device or a value is wrong.
 
     Examples
     --------
-    >>> from flattest.validation import check_X
-    >>> check_X([[1, 2], [3, 4]]).shape
+    >>> from flattest.validation import check_matrix
+    >>> check_matrix([[1, 2], [3, 4]]).shape
     torch.Size([2, 2])
     """
-    tensor = _as_tensor(X, like, name)
+    tensor = _as_tensor(values, argument, like)
     if tensor.numel() == 0:
-        raise ValueError(f"{name} is empty: its shape is {tuple(tensor.shape)}.")
+        raise ValueError(f"{argument} is empty: its shape is {tuple(tensor.shape)}.")
     if tensor.ndim != 2:
-        row, variable = _ENTRIES.get(name, "sample"), _variable(name)
+        name, entry = argument.name, argument.entry
         advice = (
-            f"; use {variable}.reshape(1, -1) for one {row} or "
-            f"{variable}.reshape(-1, 1) for one feature."
+            f"; use {name}.reshape(1, -1) for one {entry} or {name}.reshape(-1, 1) for one feature."
         )
         raise ValueError(
-            f"{name} must be two-dimensional ({row}s, features), but has shape "
+            f"{argument} must be two-dimensional ({entry}s, features), but has shape "
             f"{tuple(tensor.shape)}{advice if tensor.ndim == 1 else '.'}"
         )
-    d, expected = tensor.shape[1], getattr(like, "n_features", None)
-    if expected is not None and d != expected:
-        raise ValueError(f"{name} has {d} features, but the model expects {expected}.")
-    _check_finite(tensor, name)
+    expected = None if like is None else like.n_features
+    if expected is not None and tensor.shape[1] != expected:
+        raise ValueError(
+            f"{argument} has {tensor.shape[1]} features, but the model expects {expected}."
+        )
+    _check_finite(tensor, argument)
     return tensor
 
 
-def check_y(y: Any, n_samples: int | None = None, like: Any = None, name: str = "y") -> Tensor:
-    """Return targets as a finite floating-point tensor of shape (n,).
+def check_vector(
+    values: Any,
+    argument: Argument = TARGETS,
+    like: Like | None = None,
+    *,
+    n_samples: int | None = None,
+) -> Tensor:
+    """Return one number per sample, or per entry of another kind, as a tensor of shape (n,).
 
     Parameters
     ----------
-    y : Tensor or array_like
+    values : Tensor or array_like
         Of shape (n,) or (n, 1).
+    argument : Argument
+        What to call the values in messages.
+    like : Like, optional
+        The dtype and device wanted.
     n_samples : int, optional
         The number of rows of the data matrix.
-    like : torch.nn.Module or Tensor, optional
-        What `y` must match in dtype and device: the model, or the checked data matrix.
-    name : str
-        What to call the argument in messages.
 
     Returns
     -------
     Tensor
-        Of shape (n,).
+        Finite, of shape (n,).
 
     Raises
     ------
     TypeError
-        If `y` does not hold floating-point numbers, or its dtype is not the model's.
+        If these are no floating-point numbers, or of another dtype.
     ValueError
         If the shape, the device or a value is wrong.
 
     Examples
     --------
-    >>> from flattest.validation import check_y
-    >>> check_y([[1.0], [2.0]], n_samples=2)
+    >>> from flattest.validation import check_vector
+    >>> check_vector([[1.0], [2.0]], n_samples=2)
     tensor([1., 2.], dtype=torch.float64)
     """
-    tensor = _as_tensor(y, like, name)
+    tensor = _as_tensor(values, argument, like)
     if tensor.ndim == 2 and tensor.shape[1] == 1:
         tensor = tensor[:, 0]
     if tensor.ndim != 1:
         raise ValueError(
-            f"{name} must hold one number per {_ENTRIES.get(name, 'sample')}, shape (n,) or "
-            f"(n, 1), but has shape {tuple(tensor.shape)}."
+            f"{argument} must hold one number per {argument.entry}, shape (n,) or (n, 1), but has "
+            f"shape {tuple(tensor.shape)}."
         )
     if n_samples is not None and len(tensor) != n_samples:
-        raise ValueError(f"{name} has {len(tensor)} values, but X has {n_samples} samples.")
+        raise ValueError(f"{argument} has {len(tensor)} values, but X has {n_samples} samples.")
     if len(tensor) == 0:
-        raise ValueError(f"{name} is empty.")
-    _check_finite(tensor, name)
+        raise ValueError(f"{argument} is empty.")
+    _check_finite(tensor, argument)
     return tensor
 
 
-def check_batches(
-    X: Any, y: Any = None, like: Any = None, *, needs_targets: bool = True
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield checked batches from one data set, or from an iterable of (X, y) batches.
+def like_inputs(X: Tensor, y: Any) -> Like | None:
+    """Return what targets must be like where there is no model: inputs that are tensors too.
 
     Parameters
     ----------
-    X : Tensor or array_like of shape (n, d), or iterable of (X, y) batches
-        The data.
-    y : Tensor or array_like of shape (n,), optional
+    X : Tensor
+        The checked inputs.
+    y : object
+        The targets as they were given.
+
+    Returns
+    -------
+    Like or None
+        None for targets that are converted.
+    """
+    return Like.tensor(X) if isinstance(y, Tensor) else None
+
+
+def batches(
+    X: Any,
+    y: Any = None,
+    *,
+    check_inputs: Callable[[Any, Argument], Inputs],
+    check_targets: Callable[[Any, Inputs, Argument], Targets],
+    needs_targets: bool = True,
+) -> Iterator[tuple[Inputs, Targets | None]]:
+    """Yield checked batches from one data set, or from an iterable of (X, y) batches.
+
+    What inputs and targets may be is up to the two checks: matrices and numbers for a two-layer
+    network, images and classes, tokens or dictionaries of tensors for others.
+
+    Parameters
+    ----------
+    X : object, or iterable of (X, y) batches
+        The data. An array, a tensor, a dictionary or nested lists of numbers are one data set.
+    y : object, optional
         The targets; None for batches.
-    like : torch.nn.Module, optional
-        The model the data are for.
+    check_inputs : callable
+        Called as ``check_inputs(values, argument)``; returns the inputs as they are to be.
+    check_targets : callable
+        Called as ``check_targets(values, inputs, argument)`` with the checked inputs.
     needs_targets : bool
         Whether one data set must come with targets.
 
     Yields
     ------
-    X : Tensor of shape (n, d)
-        One batch.
-    y : Tensor of shape (n,) or None
-        Its targets.
+    X, y : object
+        What the checks returned; no targets where there are none.
 
     Raises
     ------
     TypeError
-        If a type or dtype is wrong, or the targets are missing.
+        If the targets are missing, or a batch is no pair; and as the checks do.
     ValueError
-        If a shape, device or value is wrong, or there is no batch.
+        If there is no batch.
 
     Examples
     --------
-    >>> from flattest.validation import check_batches
-    >>> [len(X) for X, y in check_batches([[1.0], [2.0]], [0.0, 1.0])]
+    >>> from flattest.validation import batches, check_matrix, check_vector
+    >>> pairs = batches(
+    ...     [[1.0], [2.0]],
+    ...     [0.0, 1.0],
+    ...     check_inputs=check_matrix,
+    ...     check_targets=lambda y, X, argument: check_vector(y, argument, n_samples=len(X)),
+    ... )
+    >>> [len(X) for X, y in pairs]
     [2]
     """
     if _is_data_set(X) or not isinstance(X, Iterable):
+        inputs = check_inputs(X, INPUTS)
         if y is None and needs_targets:
-            check_X(X, like)
             raise TypeError("y is missing: give targets, or an iterable of (X, y) batches as X.")
-        checked = check_X(X, like)
-        yield checked, None if y is None else check_y(y, len(checked), _or_data(like, checked, y))
+        yield inputs, None if y is None else check_targets(y, inputs, TARGETS)
         return
     if y is not None:
         raise TypeError("y must be left out when X is an iterable of (X, y) batches.")
@@ -164,27 +271,26 @@ def check_batches(
     for count, batch in enumerate(X, start=1):
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             raise TypeError(f"Batch {count} must be a pair (X, y), not {type(batch).__name__}.")
-        checked = check_X(batch[0], like, f"X of batch {count}")
-        like_y = _or_data(like, checked, batch[1])
-        yield checked, check_y(batch[1], len(checked), like_y, f"y of batch {count}")
+        place = f" of batch {count}"
+        inputs = check_inputs(batch[0], INPUTS._replace(place=place))
+        yield inputs, check_targets(batch[1], inputs, TARGETS._replace(place=place))
     if count == 0:
         raise ValueError("X holds no batches; an iterator that was already read is empty.")
 
 
 def _is_data_set(X: Any) -> bool:
-    """Tell a data matrix from an iterable of batches."""
-    if isinstance(X, (Tensor, str, bytes, dict)) or hasattr(X, "__array__"):
+    """Tell one data set from an iterable of batches."""
+    if isinstance(X, (Tensor, str, bytes, Mapping)) or hasattr(X, "__array__"):
         return True
     if not isinstance(X, (list, tuple)):
         return hasattr(X, "toarray")
     first = X[0] if len(X) else None
-    # Rows may hold NumPy scalars; only whole arrays make a pair a batch.
-    return not (isinstance(first, (list, tuple)) and any(getattr(v, "ndim", 0) > 0 for v in first))
+    # Rows may hold NumPy scalars; only whole arrays, or what holds them, make a pair a batch.
+    return not (isinstance(first, (list, tuple)) and any(_is_whole(value) for value in first))
 
 
-def _or_data(like: Any, X: Tensor, y: Any) -> Any:
-    """Return what targets must match: the model or, without one, data that are tensors too."""
-    return X if like is None and isinstance(y, Tensor) else like
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Mapping) or getattr(value, "ndim", 0) > 0
 
 
 def check_positive_int(value: Any, name: str, minimum: int = 1) -> int:
@@ -314,59 +420,56 @@ def check_random_state(random_state: Any) -> np.random.Generator:
     return np.random.default_rng(int(random_state))
 
 
-def _as_tensor(values: Any, like: Any, name: str) -> Tensor:
-    """Convert to a strided floating-point tensor with the dtype and device of `like`."""
-    reference = _reference_tensor(like)
+def _as_tensor(values: Any, argument: Argument, like: Like | None) -> Tensor:
+    """Convert to a strided floating-point tensor of the dtype and on the device wanted."""
     if isinstance(values, Tensor):
+        name = argument.name
         if not values.is_floating_point():
             raise TypeError(
-                f"{name} must hold floating-point numbers, but has dtype {values.dtype}; "
-                f"use {_variable(name)}.to({getattr(reference, 'dtype', torch.float64)})."
+                f"{argument} must hold floating-point numbers, but has dtype {values.dtype}; "
+                f"use {name}.to({torch.float64 if like is None else like.dtype})."
             )
         if values.layout != torch.strided:
-            raise TypeError(f"{name} is a sparse tensor; use {_variable(name)}.to_dense().")
-        if reference is not None:
-            _check_same_kind(
-                values, reference, name, "" if like is reference else ", like the model"
-            )
+            raise TypeError(f"{argument} is a sparse tensor; use {name}.to_dense().")
+        if like is not None:
+            _check_same_kind(values, argument, like)
         if values.is_meta:
-            raise ValueError(f"{name} is on the meta device, which holds no values.")
+            raise ValueError(f"{argument} is on the meta device, which holds no values.")
         return values.detach()
-    array = _as_float_array(values, name)
-    dtype, device = torch.float64, torch.device("cpu")
-    if reference is not None:
-        dtype, device = reference.dtype, reference.device
-    return torch.as_tensor(array).to(device=device, dtype=dtype)
+    array = _as_float_array(values, argument)
+    if like is None:
+        return torch.as_tensor(array).to(torch.float64)
+    return torch.as_tensor(array).to(device=like.device, dtype=like.dtype)
 
 
-def _as_float_array(values: Any, name: str) -> np.ndarray:
+def _as_float_array(values: Any, argument: Argument) -> np.ndarray:
     """Convert an array, a DataFrame or nested lists to a float32 or float64 array."""
     if hasattr(values, "toarray"):
-        raise TypeError(f"{name} is a sparse matrix; use {_variable(name)}.toarray().")
+        raise TypeError(f"{argument} is a sparse matrix; use {argument.name}.toarray().")
     if values is None or isinstance(values, (str, bytes, dict, set)):
-        raise TypeError(f"{name} must be a tensor or an array, not {type(values).__name__}.")
+        raise TypeError(f"{argument} must be a tensor or an array, not {type(values).__name__}.")
     try:
         with torch.no_grad():  # lets NumPy read lists of tensors that are in an autograd graph
             array = np.asarray(values)
     except ValueError as error:
-        raise ValueError(f"{name} must be rectangular: its rows differ in length.") from error
+        raise ValueError(f"{argument} must be rectangular: its rows differ in length.") from error
     except (RuntimeError, TypeError) as error:  # a list of tensors on a GPU
         raise TypeError(
-            f"{name} holds tensors that NumPy cannot read; use torch.stack({_variable(name)})."
+            f"{argument} holds tensors that NumPy cannot read; use torch.stack({argument.name})."
         ) from error
     if array.dtype == object and array.ndim == 0:
-        raise TypeError(f"{name} must be a tensor or an array, not {type(values).__name__}.")
+        raise TypeError(f"{argument} must be a tensor or an array, not {type(values).__name__}.")
     if array.dtype == object:
         # A table of mixed numeric columns arrives as objects; text among them fails here.
         try:
             array = array.astype(np.float64)
         except (OverflowError, TypeError, ValueError) as error:
             raise TypeError(
-                f"{name} must hold numbers, but holds other values; encode or drop them first."
+                f"{argument} must hold numbers, but holds other values; encode or drop them first."
             ) from error
     if array.dtype.kind not in "fiub":
         raise TypeError(
-            f"{name} must hold real numbers, but has dtype {array.dtype}; "
+            f"{argument} must hold real numbers, but has dtype {array.dtype}; "
             "encode or drop those values first."
         )
     if array.dtype in (np.float32, np.float64):
@@ -376,33 +479,21 @@ def _as_float_array(values: Any, name: str) -> np.ndarray:
     return array.astype(np.float64)
 
 
-def _reference_tensor(like: Any) -> Tensor | None:
-    """Return the tensor whose dtype and device the data must have."""
-    if like is None or isinstance(like, Tensor):
-        return like
-    return next(like.parameters(), None)
-
-
-def _check_same_kind(tensor: Tensor, reference: Tensor, name: str, whose: str) -> None:
-    """Refuse a tensor whose dtype or device is not the reference's."""
-    if tensor.device != reference.device:
+def _check_same_kind(tensor: Tensor, argument: Argument, like: Like) -> None:
+    """Refuse a tensor whose dtype or device is not the one wanted."""
+    if tensor.device != like.device:
         raise ValueError(
-            f"{name} is on {tensor.device}, but must be on {reference.device}{whose}; "
-            f"use {_variable(name)}.to({str(reference.device)!r})."
+            f"{argument} is on {tensor.device}, but must be on {like.device}{like.whose}; "
+            f"use {argument.name}.to({str(like.device)!r})."
         )
-    if tensor.dtype != reference.dtype:
+    if tensor.dtype != like.dtype:
         raise TypeError(
-            f"{name} has dtype {tensor.dtype}, but must have {reference.dtype}{whose}; "
-            f"use {_variable(name)}.to({reference.dtype})."
+            f"{argument} has dtype {tensor.dtype}, but must have {like.dtype}{like.whose}; "
+            f"use {argument.name}.to({like.dtype})."
         )
 
 
-def _variable(name: str) -> str:
-    """Return the name to write in advice: that of the variable, without "of batch 3"."""
-    return name.split(" of ")[0]
-
-
-def _check_finite(tensor: Tensor, name: str) -> None:
+def _check_finite(tensor: Tensor, argument: Argument) -> None:
     """Refuse NaN and infinity, naming the first bad row; looks at one block of rows at a time."""
     rows = max(1, _BLOCK // max(1, math.prod(tensor.shape[1:])))
     for start in range(0, len(tensor), rows):
@@ -414,5 +505,5 @@ def _check_finite(tensor: Tensor, name: str) -> None:
         if bad.any():
             bad_rows = bad if bad.ndim == 1 else bad.any(dim=1)
             row = start + int(bad_rows.nonzero()[0, 0])
-            advice = "; remove or impute those rows first" if name[0] in "Xy" else ""
-            raise ValueError(f"{name} contains NaN or infinity in row {row}{advice}.")
+            advice = "; remove or impute those rows first" * (argument.entry == "sample")
+            raise ValueError(f"{argument} contains NaN or infinity in row {row}{advice}.")

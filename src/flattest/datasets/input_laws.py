@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flattest.validation import (
+    Argument,
+    check_matrix,
     check_positive_float,
     check_positive_int,
     check_random_state,
-    check_X,
 )
 
 _DEGREES_OF_FREEDOM = 5.0  # student_t by default: heavy tails, finite fourth moment
@@ -147,7 +148,7 @@ class InputLaw:
             X = torch.from_numpy(_LAWS[self.law](n, self.n_features, rng, self.degrees_of_freedom))
             return X if self._root is None else X @ self._root
         drawn = self.law(n, self.n_features, rng)
-        return check_matrix(drawn, "inputs(n, d, rng)", (n, self.n_features))
+        return check_matrix_shape(drawn, "inputs(n, d, rng)", (n, self.n_features))
 
     def __repr__(self) -> str:
         """Print the law and its options; a covariance by its shape."""
@@ -203,7 +204,7 @@ def input_law(
     return inputs
 
 
-def check_matrix(values: Any, name: str, shape: tuple[int, int]) -> Tensor:
+def check_matrix_shape(values: Any, name: str, shape: tuple[int, int]) -> Tensor:
     """Return a float64 copy, on the CPU, of a finite matrix of that shape.
 
     Parameters
@@ -229,14 +230,14 @@ def check_matrix(values: Any, name: str, shape: tuple[int, int]) -> Tensor:
 
     Examples
     --------
-    >>> from flattest.datasets.input_laws import check_matrix
-    >>> check_matrix([[1, 2]], "directions", (1, 2))
+    >>> from flattest.datasets.input_laws import check_matrix_shape
+    >>> check_matrix_shape([[1, 2]], "directions", (1, 2))
     tensor([[1., 2.]], dtype=torch.float64)
     """
-    # Arrays first, by their own shape: check_X would speak of samples and features.
+    # Arrays first, by their own shape: check_matrix would speak of samples and features.
     found = tuple(getattr(values, "shape", shape))
     if found == shape:
-        matrix = check_X(values, name=name)
+        matrix = check_matrix(values, Argument(name, "row"))
         found = tuple(matrix.shape)
     if found != shape:
         raise ValueError(f"{name} must have shape {shape}, but has shape {found}.")
@@ -287,7 +288,7 @@ def _check_name(law: Any) -> None:
 
 def _check_covariance(values: Any, d: int) -> tuple[Tensor, Tensor]:
     """Return a covariance, made exactly symmetric, and its symmetric root."""
-    sigma = check_matrix(values, "covariance", (d, d))
+    sigma = check_matrix_shape(values, "covariance", (d, d))
     if (sigma - sigma.T).abs().max() > _TOLERANCE * sigma.abs().max():
         raise ValueError("covariance must be symmetric; use (covariance + covariance.T) / 2.")
     sigma = (sigma + sigma.T) / 2

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.activations import Homogeneous
+from flattest.two_layer.activations import Homogeneous
 
 
 def _check_coefficient(value: Any, name: str) -> float:

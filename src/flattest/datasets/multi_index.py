@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.datasets.input_laws import InputLaw, check_matrix, input_law
+from flattest.datasets.input_laws import InputLaw, check_matrix_shape, input_law
 from flattest.datasets.links import Link, link_sequence
 from flattest.validation import (
+    Argument,
+    check_matrix,
     check_positive_float,
     check_positive_int,
     check_random_state,
-    check_X,
-    check_y,
+    check_vector,
 )
 
 
@@ -81,7 +82,7 @@ class MultiIndexModel:
         self, directions: Any, links: Any, noise: Any = 0.0, inputs: Any = "gaussian"
     ) -> None:
         terms = link_sequence(links)
-        U = check_X(directions, name="directions")
+        U = check_matrix(directions, Argument("directions", "direction"))
         if U.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"directions must be float32 or float64, not {U.dtype}.")
         k, d = U.shape
@@ -133,7 +134,7 @@ class MultiIndexModel:
         >>> MultiIndexModel([[1.0, 1.0]], "quadratic")(torch.ones(2, 2))
         tensor([4., 4.])
         """
-        checked = check_X(X)
+        checked = check_matrix(X)
         if checked.shape[1] != self.n_features:
             raise ValueError(
                 f"X has {checked.shape[1]} features, but the model has {self.n_features}."
@@ -230,7 +231,7 @@ class MultiIndexModel:
             values = torch.from_numpy(values.astype(np.float64))
         if isinstance(values, Tensor) and not values.isfinite().all():
             raise ValueError("predict returned NaN or infinity; repair or retrain it first.")
-        values = check_y(values, n, name="predict(X)").double().cpu()
+        values = check_vector(values, Argument("predict(X)", "row"), n_samples=n).double().cpu()
         return float((values - truth).square().sum() / centred.square().sum())
 
     def _values(self, X: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -363,7 +364,7 @@ def make_multi_index(
 def _directions(given: Any, k: int, d: int, rng: np.random.Generator) -> Float[Tensor, "k d"]:
     """Return the given directions, or uniformly distributed orthonormal ones, in float64."""
     if not isinstance(given, str):
-        return check_matrix(given, "directions", (k, d))
+        return check_matrix_shape(given, "directions", (k, d))
     if given != "orthonormal":
         raise ValueError(f"directions must be 'orthonormal' or an array, not {given!r}.")
     if k > d:

@@ -1,5 +1,9 @@
 """Figures of flatness, directions, predictions and regularisation paths."""
 
+from flattest.errors import require
+
+require("matplotlib", extra="plots", purpose="A figure")
+
 from flattest.figures.loss_and_flatness import loss_against_flatness
 from flattest.figures.regression import (
     directions_composition,

@@ -7,16 +7,16 @@ them. To add one, write such a function and register it there.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from flattest.activations import Homogeneous, activation as get_activation
-from flattest.flatness import measure
 from flattest.interpolators.flattest import flattest
 from flattest.interpolators.gradient_descent import gradient_descent
 from flattest.interpolators.label_noise_sgd import label_noise_sgd
@@ -26,19 +26,22 @@ from flattest.interpolators.min_norm import min_norm
 from flattest.interpolators.options import check_options
 from flattest.interpolators.penalised import penalised
 from flattest.interpolators.poisoned import poisoned
-from flattest.interpolators.progress import progress
 from flattest.interpolators.random_features import random_features
 from flattest.interpolators.result import Interpolation, Iterate, Outcome, Problem, Status
 from flattest.interpolators.sam import sam
 from flattest.interpolators.sgd import sgd
-from flattest.networks import TwoLayerNet
+from flattest.progress import progress_bar
+from flattest.two_layer.activations import Homogeneous, activation as get_activation
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet
 from flattest.validation import (
+    Like,
+    check_matrix,
     check_positive_float,
     check_positive_int,
     check_random_state,
     check_range,
-    check_X,
-    check_y,
+    check_vector,
 )
 
 __all__ = ["METHODS", "Interpolation", "Iterate", "Status", "interpolate"]
@@ -157,10 +160,10 @@ def interpolate(
     >>> result.net.width, model.relative_error(result.net, random_state=1) < 1e-20
     (2, True)
     """
-    features = check_X(X)
+    features = check_matrix(X)
     if features.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"X must be float32 or float64, not {features.dtype}; use X.double().")
-    targets = check_y(y, len(features), like=features)
+    targets = check_vector(y, like=Like.tensor(features), n_samples=len(features))
     check_range(features, "X")
     check_range(targets, "y")
     if not isinstance(method, str) or method not in METHODS:
@@ -180,7 +183,7 @@ def interpolate(
         watch=callback,
     )
     started = time.perf_counter()
-    with torch.no_grad(), progress(problem, method, verbose) as watched:
+    with torch.no_grad(), _shown(problem, method, verbose) as watched:
         outcome = solve(watched, **settings) if _has_signal(watched) else _zero_network(watched)
     seconds = time.perf_counter() - started
     net = TwoLayerNet(
@@ -205,6 +208,24 @@ def interpolate(
         random_state=random_state,
         notes=outcome.notes,
     )
+
+
+@contextmanager
+def _shown(problem: Problem, method: str, verbose: bool) -> Iterator[Problem]:
+    """Let the problem report to a progress bar while the context lasts."""
+    text = "train error {task.fields[error]:.1e}  trace {task.fields[trace]:.5g}"
+    unknown = float("nan")
+    with progress_bar(method, text, shown=bool(verbose), error=unknown, trace=unknown) as bar:
+
+        def report(entry: Iterate, expected: int) -> None:
+            bar.update(
+                total=max(expected, entry.iteration + 1),
+                completed=entry.iteration + 1,
+                error=entry.train_error,
+                trace=entry.orbit_minimum,
+            )
+
+        yield dataclasses.replace(problem, report=report)
 
 
 def _check_activation(activation: Any) -> Homogeneous:

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linprog
 from torch import Tensor
 
-from flattest.activations import Homogeneous
 from flattest.interpolators.result import Problem
+from flattest.two_layer.activations import Homogeneous
 
 _SAME_RAY = 1e-10
 _CLEAR = 1e-9

@@ -10,9 +10,9 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.closed_form import orbit_minimum
 from flattest.interpolators.result import Iterate, Outcome, Problem, Status
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.closed_form import orbit_minimum
+from flattest.two_layer.networks import TwoLayerNet
 
 REPORTS = 200
 """Lines in the history of a descent, about."""

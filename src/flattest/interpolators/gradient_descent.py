@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flattest.interpolators.descent import descend_to_zero, starting_point
 from flattest.interpolators.result import Outcome, Problem
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.networks import TwoLayerNet
 
 
 def gradient_descent(

@@ -8,7 +8,7 @@ from flattest.interpolators.descent import starting_point
 from flattest.interpolators.minibatch import Array, Minibatch, Pull, pull, train
 from flattest.interpolators.options import NonNegative
 from flattest.interpolators.result import Outcome, Problem
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.networks import TwoLayerNet
 
 _STEPS = 100_000
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 import torch
 
-from flattest.activations import Homogeneous
 from flattest.interpolators.constructions import Construction, fan, line, slabs, spikes
 from flattest.interpolators.flattest import flattest
 from flattest.interpolators.output_layer import least_norm
 from flattest.interpolators.result import Iterate, Outcome, Problem, Status
 from flattest.interpolators.run import construct, finish, hand_back
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.activations import Homogeneous
+from flattest.two_layer.networks import TwoLayerNet
 
 _CONSTRUCTIONS: dict[str, Callable[[Problem], Construction | None]] = {
     "spikes": spikes,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flattest.closed_form import orbit_scales
 from flattest.interpolators.parameter_norm import ParameterNorm, squared_norm
 from flattest.interpolators.result import Outcome, Problem, Status
 from flattest.interpolators.run import Run
 from flattest.interpolators.search import explore
+from flattest.two_layer.closed_form import orbit_scales
 
 
 def min_norm(problem: Problem) -> Outcome:

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.activations import Homogeneous
 from flattest.interpolators.descent import REPORTS, descend_to_zero, largest_curvature, record
 from flattest.interpolators.result import Iterate, Outcome, Problem, Status
+from flattest.two_layer.activations import Homogeneous
 
 Array = Any  # a NumPy array on the CPU, a tensor elsewhere; both have what is used here
 

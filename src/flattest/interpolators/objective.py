@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.activations import Homogeneous
-from flattest.closed_form import orbit_minimum, orbit_scales
+from flattest.two_layer.activations import Homogeneous
+from flattest.two_layer.closed_form import orbit_minimum, orbit_scales
 
 _CHUNK_ELEMENTS = 4_000_000  # of the products of features, 32 MB
 

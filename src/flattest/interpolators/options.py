@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.networks import TwoLayerNet
 from flattest.validation import check_positive_float, check_positive_int
 
 NonNegative = Annotated[float, "at least 0"]

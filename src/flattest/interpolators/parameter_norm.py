@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.activations import Homogeneous
-from flattest.closed_form import orbit_minimum, orbit_scales
 from flattest.interpolators.objective import Objective, Point, Whitened
+from flattest.two_layer.activations import Homogeneous
+from flattest.two_layer.closed_form import orbit_minimum, orbit_scales
 
 
 class ParameterNorm(Objective):

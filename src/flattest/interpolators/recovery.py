@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.activations import Homogeneous
 from flattest.interpolators.objective import Objective, Point
 from flattest.interpolators.second_order import Schedule, descend
+from flattest.two_layer.activations import Homogeneous
 
 _COSINES = (0.99, 0.95, 0.9, 0.8)
 _SHARES = (0.2, 0.1, 0.03, 0.01, 1e-3)

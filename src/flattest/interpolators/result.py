@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flattest._version import __version__
-from flattest.activations import Homogeneous
-from flattest.flatness import Flatness
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.activations import Homogeneous
+from flattest.two_layer.flatness import TwoLayerFlatness
+from flattest.two_layer.networks import TwoLayerNet
 
 
 class Status(enum.Enum):
@@ -152,7 +152,7 @@ class Interpolation:
     ----------
     net : TwoLayerNet
         The network, in the dtype and on the device of the data.
-    flatness : Flatness
+    flatness : TwoLayerFlatness
         Its flatness on the training data.
     train_error : float
         Mean squared error of `net` on the training data.
@@ -181,7 +181,7 @@ class Interpolation:
     """
 
     net: TwoLayerNet
-    flatness: Flatness
+    flatness: TwoLayerFlatness
     train_error: float
     status: Status
     history: list[Iterate] = field(compare=False)

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.flatness import Flatness, measure
 from flattest.interpolators.objective import Objective, Point, Whitened
 from flattest.interpolators.output_layer import least_norm
 from flattest.interpolators.result import Iterate, Outcome, Problem, Status
-from flattest.networks import TwoLayerNet
-from flattest.symmetry import balance
+from flattest.two_layer.flatness import TwoLayerFlatness
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet
+from flattest.two_layer.symmetry import balance
 
 _START_SIZE = 0.1
 """Root mean square of the first network's outputs: small, so that the data choose directions."""
@@ -23,7 +24,7 @@ class Finished(NamedTuple):
     """A network in the coordinates of the data, with its flatness."""
 
     net: TwoLayerNet
-    flatness: Flatness
+    flatness: TwoLayerFlatness
 
 
 class Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from flattest.activations import Homogeneous
 from flattest.interpolators.descent import starting_point
 from flattest.interpolators.minibatch import (
     Array,
@@ -15,7 +14,8 @@ from flattest.interpolators.minibatch import (
 )
 from flattest.interpolators.options import NonNegative
 from flattest.interpolators.result import Outcome, Problem
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.activations import Homogeneous
+from flattest.two_layer.networks import TwoLayerNet
 
 _STEPS = 40_000
 _TINY = 1e-300

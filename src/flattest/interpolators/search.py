@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import torch
 
-from flattest.flatness import Flatness
 from flattest.interpolators.objective import Objective, Point
 from flattest.interpolators.penalised import DEFAULT_MAX_ITER, anneal, has_annealed
 from flattest.interpolators.recovery import gather, recover
 from flattest.interpolators.result import Problem, Status
 from flattest.interpolators.run import Finished, Run
 from flattest.interpolators.second_order import Schedule, descend, restore
+from flattest.two_layer.flatness import TwoLayerFlatness
 
 _RECOVERY_EVERY = 5
 _RECOVERY_ERROR = 1e-3
@@ -45,7 +45,7 @@ class Candidate(NamedTuple):
         return Status.CONVERGED if self.settled else Status.NOT_FLATTEST
 
     @property
-    def flatness(self) -> Flatness:
+    def flatness(self) -> TwoLayerFlatness:
         """The flatness on the data."""
         return self.finished.flatness
 

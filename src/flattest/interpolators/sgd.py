@@ -5,7 +5,7 @@ from __future__ import annotations
 from flattest.interpolators.descent import starting_point
 from flattest.interpolators.minibatch import Array, Minibatch, Pull, pull, train
 from flattest.interpolators.result import Outcome, Problem
-from flattest.networks import TwoLayerNet
+from flattest.two_layer.networks import TwoLayerNet
 
 _STEPS = 20_000
 

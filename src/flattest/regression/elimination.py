@@ -16,13 +16,13 @@ from jaxtyping import Float
 from joblib import Parallel, delayed
 from torch import Tensor
 
-from flattest.activations import Homogeneous
-from flattest.flatness import measure
-from flattest.networks import TwoLayerNet
-from flattest.regression.progress import progress
+from flattest.progress import progress_bar
 from flattest.regression.regularisation_path import Fit, Penalty, regularisation_path
-from flattest.regression.threads import one_thread
 from flattest.regression.training_data import Rows, Standardisation, TrainingData, with_bias
+from flattest.threads import one_thread
+from flattest.two_layer.activations import Homogeneous
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet
 
 _KEPT = 0.6
 _ONE_BY_ONE = 5
@@ -249,10 +249,10 @@ def eliminate(
     near, counts = strengths, sizes(learners[-1].basis.shape[1], fewest, max_rounds)
     later = min(2 * _NEIGHBOURS + 1, len(strengths))
     networks = len(learners) * (len(strengths) + (len(counts) - 1) * later)
-    with progress("networks", verbose) as bar, one_thread():
-        task = bar.add_task("", total=networks)
+    text = "{task.completed:.0f}/{task.total:.0f} networks"
+    with progress_bar("", text, shown=bool(verbose), total=networks) as bar, one_thread():
         for h, following in zip(counts, [*counts[1:], None], strict=True):
-            bar.update(task, description=f"fitting on {h} direction{'s' * (h > 1)}")
+            bar.update(description=f"fitting on {h} direction{'s' * (h > 1)}")
             seeds = rng.integers(2**63, size=len(learners)).tolist()
             paths = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
                 delayed(learner.path)(near, seed)
@@ -261,7 +261,7 @@ def eliminate(
             results = []
             for path in paths:
                 results.append(path)
-                bar.advance(task, later if rounds else len(strengths))
+                bar.advance(later if rounds else len(strengths))
             rounds.append(_round(learners, results, h))
             near = _neighbours(strengths, near[rounds[-1].best])
             if following is not None:

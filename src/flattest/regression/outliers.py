@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from flattest.progress import progress_bar
 from flattest.regression.elimination import Network
 from flattest.regression.mixture import share_of_worse
-from flattest.regression.progress import progress
 from flattest.regression.projection_search import STEPS
 from flattest.regression.smooth_link import SmoothLink
 from flattest.regression.target_scale import TargetScale, may_be_logarithmic
@@ -119,8 +119,8 @@ def fit_robustly(
     if may_be_logarithmic(rows.y):
         suspected += _at_first(rows.y, logarithmic=True)
     tried: list[tuple[bool, bytes]] = []
-    with progress("steps", verbose) as bar:
-        task = bar.add_task("searching for directions", total=STEPS)
+    text, what = "{task.completed:.0f}/{task.total:.0f} steps", "searching for directions"
+    with progress_bar(what, text, shown=bool(verbose), total=STEPS) as bar:
         while suspected:
             # What the best fit suspects comes first: not all that is suspected can be tried.
             first = max(range(len(suspected)), key=lambda i: suspected[i].score)
@@ -140,7 +140,6 @@ def fit_robustly(
                 + ", log" * logarithmic
             )
             bar.update(
-                task,
                 description=f"searching for directions{what}",
                 completed=STEPS * len(judged),
                 total=STEPS * (len(judged) + 1 + len(suspected)),
@@ -148,9 +147,7 @@ def fit_robustly(
             units = TargetScale.of(
                 kept.y, kept.weight, logarithmic=logarithmic, centred=network.bias
             )
-            link = SmoothLink.fit(
-                data, units, kept.y, k, network, rng, max_rounds, lambda: bar.advance(task)
-            )
+            link = SmoothLink.fit(data, units, kept.y, k, network, rng, max_rounds, bar.advance)
             entry, far = _judge(rows, RobustFit(link, data, outliers), rng)
             judged.append(entry)
             suspected.append(_Suspected(entry.score, logarithmic, far))

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.networks import TwoLayerNet
 from flattest.regression.elimination import evaluate
 from flattest.regression.gaussian_process import Posterior, Process
 from flattest.regression.kernels import SHAPES
@@ -19,6 +18,7 @@ from flattest.regression.mixture import Mixture
 from flattest.regression.smooth_link import Limits, Part, SmoothLink
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Standardisation
+from flattest.two_layer.networks import TwoLayerNet
 
 _OF_LINK = ("basis", "axes", "low", "high")
 _OF_PROCESS = ("numbers", "projection", "variances", "points", "weights", "explained")

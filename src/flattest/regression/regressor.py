@@ -17,13 +17,13 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flattest.flatness import measure
-from flattest.networks import TwoLayerNet
 from flattest.regression import settings
 from flattest.regression.elimination import Learner, Round, choose, eliminate, fold_learners
 from flattest.regression.outliers import fit_robustly
 from flattest.regression.predictor import Predictor
 from flattest.regression.training_data import Rows, TrainingData
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet
 from flattest.validation import check_positive_int, check_random_state, check_range
 
 _NEGLIGIBLE = 1e-8
@@ -135,7 +135,7 @@ class MultiIndexRegressor(
         `intercept_` plus its output.
     mean_, inverse_scale_ : ndarray of shape (n_features_in_,)
         The standardisation; `inverse_scale_` is 0 for constant features.
-    flatness_ : Flatness
+    flatness_ : TwoLayerFlatness
         The flatness of `network_` on the standardised training data.
     strength_ : float
         The strength chosen.

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flattest.activations import Homogeneous
 from flattest.interpolators.objective import Objective, Point, Whitened
 from flattest.interpolators.parameter_norm import ParameterNorm
 from flattest.interpolators.penalised import adam_step
 from flattest.interpolators.second_order import Schedule, descend
+from flattest.two_layer.activations import Homogeneous
 
 Penalty = Literal["reflected_flatness", "flatness", "weight_decay"]
 PENALTIES: tuple[str, ...] = get_args(Penalty)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from sklearn.model_selection import KFold, check_cv
 
-from flattest.activations import activation as get_activation
 from flattest.regression.elimination import Network
 from flattest.regression.regularisation_path import PENALTIES
 from flattest.regression.training_data import Rows
+from flattest.two_layer.activations import activation as get_activation
 from flattest.validation import check_positive_float, check_positive_int
 
 _STRENGTHS = np.geomspace(1e-3, 0.5, 8)

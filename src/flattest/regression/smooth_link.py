@@ -16,8 +16,8 @@ from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.mixture import Mixture
 from flattest.regression.projection_search import search
 from flattest.regression.target_scale import TargetScale
-from flattest.regression.threads import one_thread
 from flattest.regression.training_data import Rows, Standardisation, TrainingData
+from flattest.threads import one_thread
 
 _ROWS = 4096  # predicted together, to bound the memory
 _BEYOND = 0.75

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.networks import append_bias_coordinate
+from flattest.two_layer.networks import append_bias_coordinate
 
 
 class Rows(NamedTuple):

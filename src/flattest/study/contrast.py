@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from flattest.activations import Homogeneous
 from flattest.datasets import MultiIndexModel
 from flattest.figures import (
     GREY,
@@ -21,6 +20,7 @@ from flattest.figures import (
 )
 from flattest.interpolators import interpolate
 from flattest.study.verdict import Verdict, judge, judge_share
+from flattest.two_layer.activations import Homogeneous
 
 RECOVERED = 1e-6
 """The relative test error up to which the model counts as recovered."""

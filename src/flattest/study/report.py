@@ -16,6 +16,7 @@ from flattest._version import __version__
 from flattest.study.findings import Finding
 from flattest.study.verdict import Verdict
 from flattest.sweeps import StoredResult
+from flattest.wording import count
 
 _MOST_ERRORS, _MOST_PLACES = 20, 8
 _LEAST_SCALE = 0.66  # of a figure's natural size; below that its text is too small, so it scrolls
@@ -53,7 +54,7 @@ def render(findings: Sequence[Finding], svgs: Mapping[str, str], size: str) -> s
         lstrip_blocks=True,
     )
     environment.filters.update(
-        estimate=estimate, exact=exact, powers=powers, seconds=duration, count=_count, value=_value
+        estimate=estimate, exact=exact, powers=powers, seconds=duration, count=count, value=_value
     )
     results = [result for finding in findings for result in finding.results]
     outcomes = [verdict.outcome for finding in findings for verdict in finding.verdicts]
@@ -279,10 +280,6 @@ def _value(value: Any) -> Markup:
     if isinstance(value, dict | list | tuple):
         return escape(json.dumps(value, default=str, ensure_ascii=False))
     return escape("none" if value is None else str(value))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _power(exponent: int) -> Markup:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from flattest.figures import save_figure
-from flattest.output_folder import OutputError, check_output_folder, write_file
+from flattest.files import OutputError, check_output_folder, write_file
 from flattest.study.claim import Claim, Design
 from flattest.study.findings import Finding, find, trials
 from flattest.study.report import render

@@ -1,5 +1,9 @@
 """Sweeps: thousands of trials, on one machine or on a cluster, none lost."""
 
+from flattest.errors import require
+
+require("pebble", extra="study", purpose="A sweep")
+
 from flattest.sweeps.engine import Summary, run
 from flattest.sweeps.executors import Workers, workers
 from flattest.sweeps.spec import Spec, read_spec

@@ -172,10 +172,12 @@ class Store:
         return connection
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        mark = connection.execute("PRAGMA application_id").fetchone()[0]
-        empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not (empty or mark == _MARK):
+        # In one statement: between two, another driver may make its tables.
+        version, mark, n_tables = connection.execute(
+            "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_user_version, pragma_application_id"
+        ).fetchone()
+        if n_tables and mark != _MARK:
             raise StoreError(
                 f"{str(self.path)!r} is a database, but no store of results; choose another file."
             )

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from flattest._version import __version__
+from flattest.errors import FlattestError
 
 
-class SweepError(ValueError):
+class SweepError(FlattestError):
     """A specification, trial function or store that cannot be used; the message says why."""
 
 

@@ -25,12 +25,12 @@ from flattest.figures import (
     save_figure,
 )
 from flattest.figures.displays import DirectionsDisplay, LinkDisplay, PathDisplay
-from flattest.flatness import Flatness
-from flattest.output_folder import write_report
+from flattest.files import write_report
 from flattest.regression.regressor import MultiIndexRegressor
 from flattest.tables.encoding import check_varies, learn_encoding, target_values
-from flattest.tables.reading import TableError, drop_missing, require_columns
+from flattest.tables.reading import TableError, complete_rows, require_columns
 from flattest.tables.saved_model import MODEL_FILE, SavedModel
+from flattest.two_layer.flatness import TwoLayerFlatness
 
 FEWEST_ROWS = 10
 _RIDGE_STRENGTHS = np.logspace(-3, 4, 15)
@@ -93,7 +93,7 @@ class TableFit:
         ``"train"`` and ``"test"``.
     ridge : dict of str to Score
         The same for ridge regression, its strength chosen by cross-validation.
-    flatness : Flatness
+    flatness : TwoLayerFlatness
         The flatness on the training rows.
     path : DataFrame
         `MultiIndexRegressor.path_`.
@@ -118,7 +118,7 @@ class TableFit:
     model: SavedModel
     scores: dict[str, Score]
     ridge: dict[str, Score]
-    flatness: Flatness
+    flatness: TwoLayerFlatness
     path: pd.DataFrame
     strength: float
     links: LinkDisplay | None
@@ -203,7 +203,7 @@ def fit_table(
     test_size: float = 0.2,
     width: int = 100,
     ignore: Sequence[str] = (),
-    drop_incomplete: bool = False,
+    drop_missing: bool = False,
     random_state: int = 0,
     verbose: bool = False,
 ) -> TableFit:
@@ -221,7 +221,7 @@ def fit_table(
         Neurons at the start.
     ignore : sequence of str
         Columns not to be used.
-    drop_incomplete : bool
+    drop_missing : bool
         Whether to leave out rows with missing values.
     random_state : int
         Seed of the split and of the fit.
@@ -252,7 +252,7 @@ def fit_table(
     require_columns(frame, [target], option="--target")
     require_columns(frame, ignore, option="--ignore")
     kept = frame.drop(columns=[name for name in ignore if name != target])
-    complete = drop_missing(kept, kept.columns) if drop_incomplete else kept
+    complete = complete_rows(kept, kept.columns) if drop_missing else kept
     y = target_values(complete, target)
     if len(complete) < FEWEST_ROWS:
         rows = f"{len(complete)} row{'' if len(complete) == 1 else 's'}"

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from flattest.errors import FlattestError, require
+
 _READERS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _SEPARATORS = ",;\t|"
 
 
-class TableError(ValueError):
+class TableError(FlattestError):
     """A table that cannot be used; the message says why and what to do about it."""
 
 
@@ -73,8 +75,8 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def drop_missing(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Drop the rows with a missing value in one of some columns.
+def complete_rows(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Return the rows without a missing value in some columns.
 
     Parameters
     ----------
@@ -96,8 +98,8 @@ def drop_missing(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     Examples
     --------
     >>> import pandas as pd
-    >>> from flattest.tables.reading import drop_missing
-    >>> len(drop_missing(pd.DataFrame({"x": [1.0, None], "z": [None, None]}), ["x"]))
+    >>> from flattest.tables.reading import complete_rows
+    >>> len(complete_rows(pd.DataFrame({"x": [1.0, None], "z": [None, None]}), ["x"]))
     1
     """
     relevant = [name for name in columns if name in frame.columns]
@@ -247,6 +249,7 @@ def _parse_csv(content: bytes, source: Path) -> pd.DataFrame:
 
 
 def _parse_parquet(content: bytes, source: Path) -> pd.DataFrame:
+    require("pyarrow", extra="cli", purpose="Reading a Parquet file")
     import pyarrow
     import pyarrow.parquet
 

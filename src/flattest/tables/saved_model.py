@@ -16,20 +16,22 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flattest._version import __version__
-from flattest.activations import Homogeneous
-from flattest.flatness import Flatness, measure
-from flattest.networks import TwoLayerNet, write_safetensors
+from flattest.errors import FlattestError
 from flattest.regression.predictor import Predictor, check_stored
 from flattest.regression.regressor import MultiIndexRegressor
 from flattest.regression.training_data import with_bias
 from flattest.tables.encoding import Encoding
+from flattest.two_layer.activations import Homogeneous
+from flattest.two_layer.flatness import TwoLayerFlatness
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet, write_safetensors
 
 MODEL_FILE = "model.safetensors"
 """The name of a model file in the folder of a fit."""
 _FORMAT = "flattest.SavedModel/4"
 
 
-class SavedModelError(ValueError):
+class SavedModelError(FlattestError):
     """A file that is no readable model; the message says why."""
 
 
@@ -144,7 +146,7 @@ class SavedModel:
         """
         return self.predictor(self.encoding.features(frame))[0]
 
-    def measure(self, frame: pd.DataFrame) -> Flatness:
+    def measure(self, frame: pd.DataFrame) -> TwoLayerFlatness:
         """Measure the flatness of the network on a table, on standardised features.
 
         Parameters
@@ -154,7 +156,7 @@ class SavedModel:
 
         Returns
         -------
-        Flatness
+        TwoLayerFlatness
             The measurements; its `loss` is the network's own mean squared error, in the units of
             the target.
 

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flattest.activations import Homogeneous
 from flattest.datasets import make_multi_index
 from flattest.study.claim import Claim, Design
 from flattest.study.contrast import contrast, contrast_figure, contrast_verdicts
 from flattest.study.verdict import Verdict
+from flattest.two_layer.activations import Homogeneous
 
 _POWERS: dict[float, str] = {2.0: "²", 3.0: "³"}
 _EVEN: dict[float, str] = {1.0: "|z|", 2.0: "z²"}

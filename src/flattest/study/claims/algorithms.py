@@ -12,11 +12,11 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from flattest.datasets import make_multi_index
 from flattest.figures import GREY, colour, marker, new_figure
-from flattest.flatness import measure
 from flattest.interpolators import interpolate
-from flattest.networks import TwoLayerNet
 from flattest.study.claim import Claim, Design
 from flattest.study.verdict import Verdict, judge
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet
 
 _N_POINTS = 25
 _N_FRESH = 5_000

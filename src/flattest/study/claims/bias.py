@@ -14,9 +14,9 @@ from torch import Tensor
 
 from flattest.figures import colour, marker, new_figure
 from flattest.interpolators import interpolate
-from flattest.networks import append_bias_coordinate
 from flattest.study.claim import Claim, Design
 from flattest.study.verdict import Bound, Verdict, judge
+from flattest.two_layer.networks import append_bias_coordinate
 
 _N_FRESH = 10_000
 _NEGLIGIBLE = 1e-12

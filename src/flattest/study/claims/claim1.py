@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,20 +10,27 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from flattest.datasets import make_multi_index
-from flattest.figures import GREY, colour, marker, new_figure
-from flattest.flatness import measure
+from flattest.figures import new_figure
 from flattest.interpolators import interpolate
-from flattest.networks import TwoLayerNet
 from flattest.study.claim import Claim, Design
+from flattest.study.gap import (
+    BAD,
+    GAP,
+    RECOVERED,
+    by_experiment,
+    closest_networks,
+    draw_gaps,
+    draw_zoo,
+    gap_by_seed,
+)
 from flattest.study.verdict import Verdict, judge, judge_share
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet
 
-BAD, RECOVERED, GAP = 0.5, 1e-6, 5.0
 BLIND = "flattest without one direction"
 ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "flattest": ("flattest", {}),
@@ -49,7 +55,6 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "40 wrong labels, twice as large": ("poisoned", {"n_poison": 40, "poison_scale": 2.0}),
 }
 """The networks by name: the interpolator and its options."""
-_CLOSEST = 3
 
 
 @dataclass(frozen=True)
@@ -130,9 +135,9 @@ def verdicts(records: pd.DataFrame) -> list[Verdict]:
         networks that come closest, one by one; for every other one the gap.
     """
     judged = []
-    for index, (sizes, rows) in enumerate(_experiments(records)):
+    for index, (sizes, rows) in enumerate(by_experiment(records)):
         where = f"At {sizes}"
-        gaps = _gaps(rows)
+        gaps = gap_by_seed(rows)
         if index == 0:
             flattest = rows[rows["network"] == "flattest"]
             judged += [
@@ -169,7 +174,7 @@ def verdicts(records: pd.DataFrame) -> list[Verdict]:
                     "at least",
                     GAP,
                 )
-                for network, of_network in _closest(rows)
+                for network, of_network in closest_networks(rows)
             ]
         else:
             present = set(rows["network"]) - {"flattest"}
@@ -201,13 +206,13 @@ def figure(records: pd.DataFrame) -> Figure:
     Figure
         Two panels.
     """
-    experiments = _experiments(records)
+    experiments = by_experiment(records)
     with new_figure(9.6, 5.6) as drawn:
         left, right = drawn.subplots(1, 2, width_ratios=(1.7, 1))
         if experiments:
-            _draw_zoo(left, experiments[0][1])
+            draw_zoo(left, experiments[0][1], ZOO)
             left.set_title(f"The zoo at {experiments[0][0]}")
-        _draw_gaps(right, experiments)
+        draw_gaps(right, experiments, ZOO)
         drawn.legend(
             *left.get_legend_handles_labels(),
             loc="outside lower center",
@@ -226,106 +231,6 @@ def _complement(directions: Float[Tensor, "k d"]) -> Float[Tensor, "d r"]:
 def _lift(net: TwoLayerNet, basis: Float[Tensor, "d r"]) -> TwoLayerNet:
     """Return the network of all features that sees their projections on a basis only."""
     return TwoLayerNet(net.weights.detach() @ basis.T, net.coefficients.detach(), net.activation)
-
-
-def _experiments(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the interpolators of each (n, d, m), the experiment with most networks first."""
-    fitting = records[records["interpolates"].astype(bool)]
-    groups = [
-        (f"n = {n}, d = {d}, m = {m}", rows)
-        for (n, d, m), rows in fitting.groupby(["n_samples", "n_features", "zoo_width"])
-    ]
-    return sorted(groups, key=lambda group: -group[1]["network"].nunique())
-
-
-def _of_flattest(rows: pd.DataFrame) -> pd.Series:
-    """Return the ratio of the flattest network, seed by seed."""
-    return rows[rows["network"] == "flattest"].set_index("seed")["ratio"]
-
-
-def _gaps(rows: pd.DataFrame) -> pd.Series:
-    """Return, seed by seed, the least ratio of a bad network over that of the flattest."""
-    bad = rows[rows["test_error"] > BAD]
-    return bad.groupby("seed")["ratio"].min().div(_of_flattest(rows)).rename("gap")
-
-
-def _closest(rows: pd.DataFrame) -> Iterable[tuple[str, pd.Series]]:
-    """Return the bad networks that come closest to the flattest, with their relative ratios."""
-    bad = rows[rows["test_error"] > BAD]
-    gaps = bad["ratio"] / bad["seed"].map(_of_flattest(rows))
-    by_network = sorted(gaps.groupby(bad["network"]), key=lambda item: item[1].median())
-    return [(str(network), values) for network, values in by_network[:_CLOSEST]]
-
-
-def _draw_zoo(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw a mark per network and seed, and where the claim says that there is none."""
-    present = set(rows["network"])
-    errors = rows["test_error"].clip(lower=RECOVERED)
-    for index, network in enumerate(name for name in ZOO if name in present):
-        chosen = rows["network"] == network
-        axes.plot(
-            rows.loc[chosen, "ratio"],
-            errors[chosen],
-            # Seven of each: shifting the marker after every round keeps all pairs apart.
-            marker(index + index // 7),
-            color=colour(index),
-            alpha=0.75,
-            markersize=9 if network == "flattest" else 6,
-            mec="white",
-            mew=0.5,
-            label=network,
-            zorder=4 if network == "flattest" else 3,
-        )
-    top = 10 ** (math.ceil(math.log10(max(float(errors.max()), 1.0))) + 0.7)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        ylim=(RECOVERED / 4, top),
-        xlabel="orbit minimum / lower bound",
-        ylabel="population loss (relative)",
-    )
-    exponents = range(-6, int(math.log10(top)) + 1, 2)
-    labels = [f"$10^{{{exponent}}}$" for exponent in exponents]
-    axes.set_yticks([10.0**exponent for exponent in exponents], [r"$\leq 10^{-6}$", *labels[1:]])
-    axes.minorticks_off()
-    axes.grid(True)
-    highest = float(_of_flattest(rows).max())
-    if not math.isnan(highest):
-        low = axes.get_xlim()[0]
-        axes.fill_between([low, GAP * highest], BAD, top, color="#e6e6e6", zorder=0, linewidth=0)
-        axes.set_xlim(left=low)
-        axes.annotate(
-            f"bad, yet within\n{GAP:g} x the flattest",
-            (GAP * highest, top),
-            (4, -4),
-            textcoords="offset points",
-            va="top",
-            color=GREY,
-            fontsize=8,
-        )
-
-
-def _draw_gaps(axes: Axes, experiments: list[tuple[str, pd.DataFrame]]) -> None:
-    """Draw the gap of every experiment among the networks of all; each seed is a faint mark."""
-    common = set(ZOO).intersection(*(rows["network"] for _, rows in experiments))
-    gaps = [_gaps(rows[rows["network"].isin(common)]).dropna() for _, rows in experiments]
-    for place, values in enumerate(gaps):
-        axes.plot(values, np.full(len(values), place), "o", color=colour(0), alpha=0.3, mec="none")
-        if len(values):
-            axes.plot(values.median(), place, "D", color=colour(4), markersize=7, mec="white")
-    axes.axvline(GAP, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    labels = [sizes.replace(", ", "\n", 1) for sizes, _ in experiments]
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.set(
-        xscale="log",
-        xlabel="least ratio of a bad network\n/ ratio of the flattest",
-        title="The gap",
-    )
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
-    axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
-    axes.grid(True, axis="x")
 
 
 def _cells(

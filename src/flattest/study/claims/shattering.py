@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flattest.figures import GREY, colour, marker, new_figure
-from flattest.flatness import measure
-from flattest.networks import TwoLayerNet, append_bias_coordinate
 from flattest.study.claim import Claim, Design
 from flattest.study.verdict import Verdict, judge
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.networks import TwoLayerNet, append_bias_coordinate
 
 RARELY = 0.1
 """A neuron fires rarely if it does on at most this share of the training data."""

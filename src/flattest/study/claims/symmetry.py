@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from flattest.datasets import make_multi_index
 from flattest.figures import colour, marker, new_figure
-from flattest.flatness import measure
 from flattest.interpolators import interpolate
 from flattest.study.claim import Claim, Design
 from flattest.study.verdict import Verdict, judge
-from flattest.symmetry import rescale, sharpen
+from flattest.two_layer.measuring import measure
+from flattest.two_layer.symmetry import rescale, sharpen
 
 
 @dataclass(frozen=True)

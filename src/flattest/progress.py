@@ -1,0 +1,93 @@
+"""Progress of long computations on the error stream, with an estimate of the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flattest.errors import require
+
+
+class Bar:
+    """A progress bar that nobody sees; what is shown derives from it."""
+
+    def update(self, **changes: Any) -> None:
+        """Change what is shown.
+
+        Parameters
+        ----------
+        **changes
+            `description`, `completed`, `total`, and the fields of the bar's text.
+        """
+
+    def advance(self, steps: int = 1) -> None:
+        """Tick steps off.
+
+        Parameters
+        ----------
+        steps : int
+            How many.
+        """
+
+
+@contextmanager
+def progress_bar(
+    description: str, text: str, *, shown: bool, total: float | None = None, **fields: Any
+) -> Iterator[Bar]:
+    """Show a bar while the context lasts.
+
+    Parameters
+    ----------
+    description : str
+        Printed before the bar.
+    text : str
+        Printed behind it; ``{task.fields[name]}`` stands for a field.
+    shown : bool
+        Whether to show anything.
+    total : float, optional
+        The number of steps, if it is known.
+    **fields
+        The fields of the text, at the start.
+
+    Yields
+    ------
+    Bar
+        To be told of the progress.
+
+    Raises
+    ------
+    MissingPackageError
+        If a bar is wanted and Rich is not installed.
+
+    Examples
+    --------
+    >>> from flattest.progress import progress_bar
+    >>> with progress_bar("working", "steps", shown=False, total=2) as bar:
+    ...     bar.advance()
+    """
+    if not shown:
+        yield Bar()
+        return
+    require("rich", extra="cli", purpose="A progress bar")
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(text),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=total, **fields)
+
+        class Shown(Bar):
+            def update(self, **changes: Any) -> None:
+                progress.update(task, **changes)
+
+            def advance(self, steps: int = 1) -> None:
+                progress.advance(task, steps)
+
+        yield Shown()

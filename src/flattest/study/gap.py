@@ -1,0 +1,144 @@
+"""The gap: how much flatter the flattest network is than those that do not generalise.
+
+Records of networks that fit one training set become ratios to the flattest one, seed by seed, and a
+figure of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
+
+from flattest.figures import GREY, colour, marker
+
+BAD, RECOVERED, GAP = 0.5, 1e-6, 5.0
+"""Population losses above which a network has not generalised and below which it has, and the ratio
+by which a network of the first kind is to be sharper than the flattest."""
+_CLOSEST = 3
+
+
+def by_experiment(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the interpolators of each (n, d, m), the experiment with most networks first."""
+    fitting = records[records["interpolates"].astype(bool)]
+    groups = [
+        (f"n = {n}, d = {d}, m = {m}", rows)
+        for (n, d, m), rows in fitting.groupby(["n_samples", "n_features", "zoo_width"])
+    ]
+    return sorted(groups, key=lambda group: -group[1]["network"].nunique())
+
+
+def ratio_of_flattest(rows: pd.DataFrame) -> pd.Series:
+    """Return the ratio of the flattest network, seed by seed."""
+    return rows[rows["network"] == "flattest"].set_index("seed")["ratio"]
+
+
+def gap_by_seed(rows: pd.DataFrame) -> pd.Series:
+    """Return, seed by seed, the least ratio of a bad network over that of the flattest."""
+    bad = rows[rows["test_error"] > BAD]
+    return bad.groupby("seed")["ratio"].min().div(ratio_of_flattest(rows)).rename("gap")
+
+
+def closest_networks(rows: pd.DataFrame) -> Iterable[tuple[str, pd.Series]]:
+    """Return the bad networks that come closest to the flattest, with their relative ratios."""
+    bad = rows[rows["test_error"] > BAD]
+    gaps = bad["ratio"] / bad["seed"].map(ratio_of_flattest(rows))
+    by_network = sorted(gaps.groupby(bad["network"]), key=lambda item: item[1].median())
+    return [(str(network), values) for network, values in by_network[:_CLOSEST]]
+
+
+def draw_zoo(axes: Axes, rows: pd.DataFrame, names: Iterable[str]) -> None:
+    """Draw a mark per network and seed, and where the claim says that there is none.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    rows : DataFrame
+        The records of one experiment.
+    names : iterable of str
+        The networks in the order of the legend.
+    """
+    present = set(rows["network"])
+    errors = rows["test_error"].clip(lower=RECOVERED)
+    for index, network in enumerate(name for name in names if name in present):
+        chosen = rows["network"] == network
+        axes.plot(
+            rows.loc[chosen, "ratio"],
+            errors[chosen],
+            # Seven of each: shifting the marker after every round keeps all pairs apart.
+            marker(index + index // 7),
+            color=colour(index),
+            alpha=0.75,
+            markersize=9 if network == "flattest" else 6,
+            mec="white",
+            mew=0.5,
+            label=network,
+            zorder=4 if network == "flattest" else 3,
+        )
+    top = 10 ** (math.ceil(math.log10(max(float(errors.max()), 1.0))) + 0.7)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        ylim=(RECOVERED / 4, top),
+        xlabel="orbit minimum / lower bound",
+        ylabel="population loss (relative)",
+    )
+    exponents = range(-6, int(math.log10(top)) + 1, 2)
+    labels = [f"$10^{{{exponent}}}$" for exponent in exponents]
+    axes.set_yticks([10.0**exponent for exponent in exponents], [r"$\leq 10^{-6}$", *labels[1:]])
+    axes.minorticks_off()
+    axes.grid(True)
+    highest = float(ratio_of_flattest(rows).max())
+    if not math.isnan(highest):
+        low = axes.get_xlim()[0]
+        axes.fill_between([low, GAP * highest], BAD, top, color="#e6e6e6", zorder=0, linewidth=0)
+        axes.set_xlim(left=low)
+        axes.annotate(
+            f"bad, yet within\n{GAP:g} x the flattest",
+            (GAP * highest, top),
+            (4, -4),
+            textcoords="offset points",
+            va="top",
+            color=GREY,
+            fontsize=8,
+        )
+
+
+def draw_gaps(
+    axes: Axes, experiments: list[tuple[str, pd.DataFrame]], names: Iterable[str]
+) -> None:
+    """Draw the gap of every experiment among the networks of all; each seed is a faint mark.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    experiments : list of (str, DataFrame)
+        As `by_experiment` returns them.
+    names : iterable of str
+        All networks that there are.
+    """
+    common = set(names).intersection(*(rows["network"] for _, rows in experiments))
+    gaps = [gap_by_seed(rows[rows["network"].isin(common)]).dropna() for _, rows in experiments]
+    for place, values in enumerate(gaps):
+        axes.plot(values, np.full(len(values), place), "o", color=colour(0), alpha=0.3, mec="none")
+        if len(values):
+            axes.plot(values.median(), place, "D", color=colour(4), markersize=7, mec="white")
+    axes.axvline(GAP, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    labels = [sizes.replace(", ", "\n", 1) for sizes, _ in experiments]
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set(
+        xscale="log",
+        xlabel="least ratio of a bad network\n/ ratio of the flattest",
+        title="The gap",
+    )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
+    axes.grid(True, axis="x")

@@ -1,0 +1,95 @@
+"""What is loaded when: nothing heavy before it is asked for, and a missing package named."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flattest
+
+INIT = Path(flattest.__file__)
+HEAVY = ("matplotlib", "pandas", "sklearn", "scipy.stats", "rich")
+
+
+def loaded(code: str) -> set[str]:
+    """Return the modules loaded by a program, whatever it prints and however it ends."""
+    program = (
+        f"import atexit, sys\natexit.register(lambda: print('\\nLOADED', *sys.modules))\n{code}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+def test_the_package_is_light() -> None:
+    assert not loaded("import flattest").intersection((*HEAVY, "torch", "numpy"))
+
+
+@pytest.mark.parametrize("name", ["measure", "TwoLayerNet", "lower_bound", "Flatness", "sharpen"])
+def test_measuring_needs_torch_and_no_more(name: str) -> None:
+    assert not loaded(f"import flattest\nflattest.{name}").intersection(HEAVY)
+
+
+def test_a_measurement_loads_pandas_only_for_tables() -> None:
+    code = (
+        "import flattest as ft\n"
+        "flatness = ft.measure(ft.TwoLayerNet([[2.0]], [0.5], 'relu'), [[3.0]], [3.0])\n"
+        "repr(flatness), flatness.to_dict(), ft.balance, ft.sharpen\n"
+    )
+    assert not loaded(code).intersection(HEAVY)
+    assert "pandas" in loaded(code + "flatness.per_layer")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["fit", "--no-such-option"], []])
+def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
+    code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
+    assert not loaded(code).intersection((*HEAVY, "torch", "numpy"))
+
+
+def test_editors_and_the_program_find_names_in_the_same_places() -> None:
+    typed = {
+        (node.module.removeprefix("flattest."), alias.name)
+        for block in ast.parse(INIT.read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    homes = {(home, name) for home, names in flattest._HOMES.items() for name in names}
+    assert typed == homes
+    assert {name for _, name in homes} | {"__version__"} == set(flattest.__all__)
+    assert set(flattest.__all__) <= set(dir(flattest))
+
+
+def test_names_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        _ = flattest.no_such_name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("package", "code", "extra"),
+    [
+        ("matplotlib", "flattest.LinkDisplay", "plots"),
+        ("rich", "flattest.interpolate([[1.0]], [1.0], width=2, verbose=True)", "cli"),
+        ("pebble", "import flattest.sweeps", "study"),
+        ("jinja2", "import flattest.study.report", "study"),
+        ("pyarrow", "from flattest.tables import reading; reading.read_table('x.parquet')", "cli"),
+        ("typer", "from flattest.commands import main; main()", "cli"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path: Path, package: str, code: str, extra: str
+) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    hidden = f"import sys\nsys.modules[{package!r}] = None\nimport flattest\n{code}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"needs {package}, which is not installed" in last
+    assert f"pip install 'flattest[{extra}]'" in last
