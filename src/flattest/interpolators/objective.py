@@ -6,11 +6,12 @@ second-moment matrix: conditioning then does not depend on the units or the rank
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from flattest.two_layer.activations import Homogeneous
@@ -106,6 +107,12 @@ class Objective:
         self.stage = "reflected" if reflected else "trace"
         self.penalised = Homogeneous(activation.degree, kappa, kappa) if reflected else activation
         self.p = activation.degree
+
+    def on_rows(self, index: Int[Tensor, " b"]) -> Objective:
+        """Return the objective of some of the rows."""
+        part = copy.copy(self)
+        part.X, part.q = self.X[index], self.q[index]
+        return part
 
     @property
     def shares_one_metric(self) -> bool:

@@ -1,7 +1,11 @@
 """Gaussian processes of a few linear combinations of the features, the combinations fitted too.
 
 The combinations are parameters of the kernel, like the noise, and all of them maximise the marginal
-likelihood. Large data are cut into blocks, taken for independent of one another.
+likelihood (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 5). Large
+data are cut into blocks, which are taken for independent of one another.
+
+`Process` is a process with its parameters, `fit_process` maximises their likelihood, `Posterior` is
+a process conditioned on rows.
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ from scipy.optimize import Bounds, minimize
 from torch import Tensor
 
 from flattest.regression.kernels import kernel
+from flattest.regression.tuning import (
+    JITTER,
+    LBFGS_MEMORY,
+    LOG_LENGTH,
+    LOG_NOISE,
+    LOG_VARIANCE,
+    Effort,
+)
 
-_JITTER = 1e-8
-"""Share of the prior variance added to the noise, for the Cholesky factor."""
-_LOG_LENGTH, _LOG_VARIANCE, _LOG_NOISE = (-8.0, 8.0), (-14.0, 8.0), (-16.0, 4.0)
 _IMPOSSIBLE = -1e10  # the evidence of what cannot be computed
-_MEMORY = 20  # pairs of steps that L-BFGS remembers
 
 
 class Process(NamedTuple):
@@ -32,6 +40,29 @@ class Process(NamedTuple):
         \sum_l v_l \, \kappa\big((z_l - z'_l)^2\big);
 
     the shape ``"linear"`` stands for ``v z . z'``, which may also be added to another one, a trend.
+
+    Parameters
+    ----------
+    shape : str
+        The kernel.
+    projection : Tensor of shape (d, k)
+        ``B``.
+    variances : Tensor of shape (q,)
+        One per term of the kernel.
+    noise : float
+        The variance of the noise of a row that counts once.
+    additive : bool
+        Whether it is a sum of functions of one column each.
+    free : {"projection", "lengths", "scale"}
+        What of the projection is fitted: all of it, its columns' lengths, or one common factor.
+    trend : bool
+        Whether a linear function is added; its variance is the last one.
+    evidence : float
+        The log marginal likelihood of the data that it was fitted to.
+    score : float
+        The evidence less the price of the parameters.
+    converged : bool
+        Whether the fit came to a maximum.
     """
 
     shape: str
@@ -40,13 +71,9 @@ class Process(NamedTuple):
     noise: float
     additive: bool = False
     free: Literal["projection", "lengths", "scale"] = "projection"
-    """What of the projection is fitted: all of it, its columns' lengths, or one common factor."""
     trend: bool = False
-    """Whether a linear function is added; its variance is the last one."""
     evidence: float = -math.inf
-    """Log marginal likelihood of the data fitted."""
     score: float = -math.inf
-    """The evidence less the price of the parameters."""
     converged: bool = False
 
     @property
@@ -56,7 +83,7 @@ class Process(NamedTuple):
 
     @property
     def n_parameters(self) -> int:
-        """The number of parameters fitted, turns of the projection that change nothing apart."""
+        """The number of parameters fitted, less the turns of the projection that change nothing."""
         d, k = self.projection.shape
         turns = 0 if self.additive else k * (k - 1) // 2
         free = {"projection": d * k - turns, "lengths": k, "scale": 1}[self.free]
@@ -64,7 +91,7 @@ class Process(NamedTuple):
 
     @property
     def terms(self) -> list[tuple[str, slice]]:
-        """The kernels that are added, and the coordinates of ``z`` that each looks at."""
+        """The kernels that are added, and the coordinates of ``z`` on which each depends."""
         each = [slice(i, i + 1) for i in range(self.n_directions)]
         parts = each if self.additive else [slice(None)]
         return [(self.shape, part) for part in parts] + [("linear", slice(None))] * self.trend
@@ -91,10 +118,11 @@ class Process(NamedTuple):
         return float(self.variances.sum())
 
     def fitted(self, evidence: float, n_rows: int) -> Process:
-        """Return it with a score.
+        """Return it with its evidence and its score.
 
-        Schwarz's price, and Hurvich and Tsai's correction for a number of parameters that is not
-        small beside that of rows. With fewer than two rows per parameter anything can be explained.
+        The price of the parameters is Schwarz's, with Hurvich and Tsai's correction for a number of
+        them that is not small beside that of rows. With fewer than two rows per parameter anything
+        can be explained, and the score is minus infinity.
         """
         p, n = self.n_parameters, n_rows
         price = p * math.log(n) / 2 + p * (p + 1) / (n - p - 1) if 2 * p <= n else math.inf
@@ -102,9 +130,10 @@ class Process(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Inputs, targets, and by what factor the noise of each differs from the process's.
+    """Inputs, targets, and how noisy each row is beside one that counts once.
 
-    A row that counts ``w`` times has the noise variance of a mean of ``w``, a share ``1 / w``.
+    A row that counts ``w`` times has the noise variance of a mean of ``w``: its `spread` is
+    ``1 / w``. Leading dimensions are blocks.
     """
 
     X: Float[Tensor, "*b n d"]
@@ -115,17 +144,17 @@ class Data(NamedTuple):
     def of(
         cls, X: Float[Tensor, "n d"], y: Float[Tensor, " n"], weight: Float[Tensor, " n"]
     ) -> Data:
-        """Take rows with their weights."""
+        """Make a single block of rows with their weights."""
         return cls(X, y[:, None], 1 / weight)
 
-    def some(self, rows: Tensor) -> Data:
-        """Take some of the rows."""
+    def take(self, rows: Tensor) -> Data:
+        """Return some of the rows."""
         return Data(self.X[rows], self.y[rows], self.spread[rows])
 
     def blocks(self, size: int) -> Data:
         """Cut into as few equal blocks as are needed, none larger than the size.
 
-        A few rows are left over.
+        The few rows that do not fill a block of their own are left over.
         """
         n = len(self.y)
         b = -(-n // size)
@@ -135,13 +164,6 @@ class Data(NamedTuple):
             self.y[: b * m].reshape(b, m, 1),
             self.spread[: b * m].reshape(b, m),
         )
-
-
-class Effort(NamedTuple):
-    """The most iterations, and the improvement, in nats per row, that is worth another."""
-
-    max_iter: int
-    tol: float
 
 
 def fit_process(data: Data, start: Process, effort: Effort) -> Process:
@@ -178,8 +200,8 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
     first = unit.flatten().cpu().numpy()[:size]
     logs = [scale.log().flatten(), start.variances.log()]
     theta = np.concatenate([first, *(x.cpu().numpy() for x in logs), [math.log(start.noise)]])
-    ranges = [(-np.inf, np.inf)] * size + [_LOG_LENGTH] * scales + [_LOG_VARIANCE] * q
-    low, high = np.array([*ranges, _LOG_NOISE]).T
+    ranges = [(-np.inf, np.inf)] * size + [LOG_LENGTH] * scales + [LOG_VARIANCE] * q
+    low, high = np.array([*ranges, LOG_NOISE]).T
     rows = data.y.numel()
 
     def at(theta: np.ndarray) -> Process:
@@ -206,7 +228,7 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
         jac=True,
         method="L-BFGS-B",
         bounds=Bounds(low, high),
-        options={"maxiter": effort.max_iter, "maxcor": _MEMORY, "ftol": effort.tol},
+        options={"maxiter": effort.max_iter, "maxcor": LBFGS_MEMORY, "ftol": effort.tol},
     )
     return at(end.x).fitted(-float(end.fun) * rows, rows)._replace(converged=bool(end.success))
 
@@ -228,7 +250,7 @@ def left_out_density(data: Data, process: Process) -> tuple[float, Float[Tensor,
 
 
 def trend_slope(data: Data, process: Process) -> float:
-    """Return how the evidence begins to change in the variance of a linear function added."""
+    """Return the derivative of the evidence in the variance of an added linear function, at 0."""
     factored = _factorise(data, process)
     if factored is None:
         return 0.0
@@ -238,7 +260,11 @@ def trend_slope(data: Data, process: Process) -> float:
 
 
 class _Factored(NamedTuple):
-    """A process on data: its projections, each term's values and slopes, and what solves it."""
+    """The covariance of a process on data, factorised.
+
+    The projections, each term's kernel with its slope, the Cholesky factor, the covariance's
+    solution for the targets, and the evidence.
+    """
 
     z: Float[Tensor, "b n k"]
     terms: list[tuple[Tensor, Tensor]]
@@ -256,7 +282,7 @@ def _factorise(data: Data, process: Process) -> _Factored | None:
         zp = z[..., part]
         terms.append(kernel(shape, zp, zp))
         K.addcmul_(terms[-1][0], v)
-    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
+    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + JITTER * process.variance)
     factor, info = torch.linalg.cholesky_ex(K)
     if bool(info.any()):
         return None
@@ -269,13 +295,16 @@ def _factorise(data: Data, process: Process) -> _Factored | None:
 def _evidence_and_slopes(
     data: Data, process: Process
 ) -> tuple[float, Tensor, np.ndarray, np.ndarray]:
-    """Return the log evidence, and its slopes in the projection, log variances and log noise."""
+    """Return the evidence, and its slopes in the projection, log variances and log noise.
+
+    They are ``tr(G dK)`` with ``G = (K^-1 y y^T K^-1 - K^-1) / 2``.
+    """
     factored = _factorise(data, process)
     if factored is None:
         q = len(process.variances)
         return _IMPOSSIBLE, torch.zeros_like(process.projection), np.zeros(q), np.zeros(1)
     z, terms, factor, weights, found = factored
-    # The slope in K; all others follow from it.
+    # G, from which all slopes follow.
     G = torch.cholesky_inverse(factor).baddbmm_(weights, weights.mT, beta=-0.5, alpha=0.5)
     diagonal = G.diagonal(dim1=1, dim2=2)
     trace, in_noise = float(diagonal.sum()), float((diagonal * data.spread).sum())
@@ -283,7 +312,7 @@ def _evidence_and_slopes(
     for v, (shape, part), (value, slope) in zip(
         process.variances, process.terms, terms, strict=True
     ):
-        in_variances.append(float(v * (torch.vdot(G.flatten(), value.flatten()) + _JITTER * trace)))
+        in_variances.append(float(v * (torch.vdot(G.flatten(), value.flatten()) + JITTER * trace)))
         zp = z[..., part]
         if shape == "linear":
             pulled = G @ zp / 2
@@ -298,7 +327,7 @@ def gradients(data: Data, process: Process) -> Float[Tensor, "n k"]:
     """Return the gradients in ``z`` of each block's posterior mean, at its own points."""
     z = data.X @ process.projection
     K = process.covariance(z, z)
-    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + _JITTER * process.variance)
+    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + JITTER * process.variance)
     return _slopes(process, z, z, torch.linalg.solve(K, data.y)).flatten(0, 1)
 
 
@@ -316,7 +345,19 @@ def _slopes(process: Process, z: Tensor, points: Tensor, weights: Tensor) -> Ten
 
 
 class Posterior(NamedTuple):
-    """What the data leave of a process: ``mean = k w`` and ``variance = k(x, x) - k C k^T``."""
+    """A process conditioned on rows: ``mean = k w`` and ``variance = k(x, x) - k C k^T``.
+
+    Parameters
+    ----------
+    process : Process
+        The process.
+    points : Tensor of shape (m, k)
+        The projections of the rows, or of the inducing points, on which ``k`` is evaluated.
+    weights : Tensor of shape (m,)
+        ``w``.
+    explained : Tensor of shape (m, m)
+        ``C``; the inverse of the targets' covariance where the conditioning is exact.
+    """
 
     process: Process
     points: Float[Tensor, "m k"]
@@ -327,19 +368,19 @@ class Posterior(NamedTuple):
     def of(
         cls, process: Process, data: Data, points: Float[Tensor, "m d"] | None = None
     ) -> Posterior:
-        """Condition on rows, not in blocks: exactly, or through a few inducing points.
+        """Condition on rows, all in one block: exactly, or through inducing points.
 
-        The latter is the deterministic approximation that takes the process for a function of its
-        values at these points.
+        The latter takes the process for a deterministic function of its values at these points
+        (DTC in Quinonero-Candela and Rasmussen, JMLR 6, 2005).
         """
         at = (data.X if points is None else points) @ process.projection
         identity = torch.eye(len(at), dtype=at.dtype, device=at.device)
         K = process.covariance(at, at)
         if points is None:
-            K.diagonal().add_(process.noise * data.spread + _JITTER * process.variance)
+            K.diagonal().add_(process.noise * data.spread + JITTER * process.variance)
             explained = torch.cholesky_inverse(torch.linalg.cholesky(K))
             return cls(process, at, explained @ data.y[:, 0], explained)
-        K.diagonal().add_(_JITTER * max(process.variance, 1.0))
+        K.diagonal().add_(JITTER * max(process.variance, 1.0))
         factor = torch.linalg.cholesky(K)
         A, b = identity.clone(), at.new_zeros(len(at), 1)
         for X, y, spread in zip(*(values.split(len(at)) for values in data), strict=True):
@@ -364,9 +405,9 @@ class Posterior(NamedTuple):
         return Posterior(process, *(values.to(device) for values in self[1:]))
 
     def left_out(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return each row's residual if it were left out, and the variance of that.
+        """Return each row's residual if it were left out, and the variance of that residual.
 
-        For exact conditioning only: there `explained` is the inverse of the covariance.
+        For exact conditioning only.
         """
         precision = self.explained.diagonal()
         return self.weights / precision, 1 / precision

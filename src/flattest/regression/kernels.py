@@ -1,4 +1,8 @@
-"""Kernels of distances, and the linear one: values, and slopes in the squared distance."""
+"""Kernels of distances, and the linear one: values, and slopes in the squared distance.
+
+To add a kernel, write a function from squared distances, which it may overwrite, to values and
+their derivative, and register it in `SHAPES`: functions of all features are then tried with it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_NO_DISTANCE = 1e-7  # not told from rounding: there the slope of a kernel with a kink is 0
+from flattest.regression.tuning import NO_DISTANCE
 
 
 def _gaussian(r2: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +30,7 @@ def _matern52(r2: Tensor) -> tuple[Tensor, Tensor]:
 def _matern12(r2: Tensor) -> tuple[Tensor, Tensor]:
     r = r2.sqrt_()
     value = torch.exp(-r)
-    equal = r < _NO_DISTANCE
+    equal = r < NO_DISTANCE
     return value, r.reciprocal_().mul_(value).mul_(-0.5).masked_fill_(equal, 0)
 
 
@@ -35,14 +39,17 @@ SHAPES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "gaussian": _gaussian,
     "matern12": _matern12,
 }
-"""Value and derivative of each radial kernel as functions of the squared distance, overwritten.
+"""Value and derivative of each radial kernel as functions of the squared distance.
 
-Large matrices cost as much to allocate as to compute with, here and in the evidence.
+The argument is overwritten: large matrices cost as much to allocate as to compute with.
 """
 
 
 def kernel(shape: str, z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a kernel, and its slope in the squared distance or, of the linear one, nothing."""
+    """Return a kernel between points, and its slope in the squared distance.
+
+    The linear kernel, ``z . z'``, is no function of the distance; its slope is a single 0.
+    """
     if shape == "linear":
         return z @ others.mT, z.new_zeros(())
     return SHAPES[shape](_squared_distances(z, others))

@@ -1,4 +1,7 @@
-"""The average of Gaussian processes that explain the data about as well as the best one."""
+"""The average of Gaussian processes that explain the data about as well as the best one.
+
+`contenders` chooses them and their shares, `Mixture` is the average, conditioned on rows.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from flattest.regression.gaussian_process import (
     Process,
     left_out_density,
 )
+from flattest.regression.tuning import (
+    BEHIND_NATS,
+    BEHIND_NATS_PER_ROW,
+    INDUCING_POINTS,
+    LEAST_ODDS,
+    MOST_AVERAGED,
+)
 
-_MOST = 6
-_LEAST = 0.05
-"""Odds below which a process counts for nothing."""
-_BEHIND, _BEHIND_PER_ROW = 30.0, 0.1
-"""Nats, of all rows and per row, from which on it counts for nothing either: a few rows that it
-misses by far make for much uncertainty."""
-_INDUCING = 1000
 _COLLINEAR, _TINY = 1e-8, 1e-100
 
 
@@ -35,10 +38,11 @@ def share_of_worse(gain: float, differences: Float[np.ndarray, " n"]) -> float:
     .. math::
         \Phi\Big(-\frac{\Delta}{2 s \sqrt n}\Big),
 
-    ``Delta`` being by how much the better one is better in all, and ``s`` the standard deviation
-    of the rows' differences. Without the 2 it would be how often the other one were the better on
-    rows drawn anew (the pseudo-Bayesian averaging of Yao, Vehtari, Simpson and Gelman, Bayesian
-    Analysis 13, 2018); but here the directions were fitted to the same rows.
+    where ``Delta`` is the sum by which the better one is better, and ``s`` the standard deviation
+    of the differences of the ``n`` rows. Without the 2 this would be how often the other one is the
+    better on rows drawn anew (the pseudo-Bayesian averaging of Yao, Vehtari, Simpson and Gelman,
+    Bayesian Analysis 13, 2018). It is half as sure because the directions were fitted to the same
+    rows.
     """
     error = float(differences.std()) * len(differences) ** 0.5
     return float(ndtr(-gain / (2 * error))) if error else 0.5 if gain == 0 else 0.0
@@ -47,12 +51,13 @@ def share_of_worse(gain: float, differences: Float[np.ndarray, " n"]) -> float:
 def contenders(
     best: Process, others: Iterable[Process], data: Data
 ) -> tuple[list[Process], list[float]]:
-    """Return a process, the others that may be as good, and their shares.
+    """Return a process with the others that may be as good, and their shares.
 
-    Of each kind the best one. Those of fewer directions are projected to the span of its columns,
-    so that the average depends on no more directions, unless functions of all features may be as
-    good too. A linear function has only one, which no other shares; and nothing can be compared
-    where rows are too few for any score.
+    Of each kind (kernel, form and number of directions) only the best one is considered. A process
+    of no more directions is projected to the span of the best one's, so that the average depends on
+    these alone, unless a function of all features may be as good too. A linear function stands
+    alone, since no other process has its single direction, and so does a process without a score,
+    with which nothing can be compared.
     """
     if best.shape == "linear" or math.isinf(best.score):
         return [best], [1.0]
@@ -71,7 +76,7 @@ def contenders(
     if not found:
         fewer = [p._replace(projection=Q @ (Q.T @ p.projection)) for p in fewer]
     found = sorted([*found, *_likely(fewer, best, density, data)], key=lambda entry: -entry[0])
-    odds, processes = zip((1.0, best), *found[: _MOST - 1], strict=True)
+    odds, processes = zip((1.0, best), *found[: MOST_AVERAGED - 1], strict=True)
     return list(processes), [value / sum(odds) for value in odds]
 
 
@@ -82,7 +87,7 @@ def _kind(process: Process) -> tuple[str, bool, bool, str, int]:
 def _likely(
     processes: list[Process], best: Process, density: Tensor, data: Data
 ) -> list[tuple[float, Process]]:
-    """Score processes on the data; return those that count, after their odds against the best."""
+    """Score processes on the data, and return those that count with their odds."""
     found = []
     rows = data.y.numel()
     for process in processes:
@@ -91,13 +96,21 @@ def _likely(
         gain = max(best.score - scored.score, 0.0)
         share = share_of_worse(gain, (density - theirs).flatten().cpu().numpy())
         odds = share / (1 - share)
-        if odds > _LEAST and gain < min(_BEHIND, _BEHIND_PER_ROW * rows):
+        if odds > LEAST_ODDS and gain < min(BEHIND_NATS, BEHIND_NATS_PER_ROW * rows):
             found.append((odds, scored))
     return found
 
 
 class Mixture(NamedTuple):
-    """Processes conditioned on the same rows, and their shares, the best one's first."""
+    """The average of processes conditioned on the same rows.
+
+    Parameters
+    ----------
+    posteriors : tuple of Posterior
+        The conditioned processes, the best one first.
+    shares : tuple of float
+        How much each counts; the sum is 1.
+    """
 
     posteriors: tuple[Posterior, ...]
     shares: tuple[float, ...]
@@ -110,15 +123,15 @@ class Mixture(NamedTuple):
         rows: Data,
         rng: np.random.Generator,
     ) -> Mixture:
-        """Condition on all rows, through some of them where they are many."""
+        """Condition processes on all rows, through some of them where they are many."""
         points, n = None, len(rows.y)
-        if n > 2 * _INDUCING:
-            chosen = torch.from_numpy(rng.choice(n, _INDUCING, replace=False))
+        if n > 2 * INDUCING_POINTS:
+            chosen = torch.from_numpy(rng.choice(n, INDUCING_POINTS, replace=False))
             points = rows.X[chosen.to(rows.X.device)]
         posteriors = tuple(Posterior.of(process, rows, points) for process in processes)
         return cls(posteriors, tuple(shares))
 
-    def on(self, rows: Data) -> Mixture:
+    def conditioned_on(self, rows: Data) -> Mixture:
         """Condition the same processes on other rows, exactly."""
         return self._replace(posteriors=tuple(Posterior.of(p, rows) for p in self.processes))
 
@@ -129,7 +142,7 @@ class Mixture(NamedTuple):
 
     @property
     def span(self) -> Float[Tensor, "d k"]:
-        """An orthonormal basis of the directions that any of them looks at."""
+        """An orthonormal basis of the directions on which any of the processes depends."""
         columns = torch.cat([process.projection for process in self.processes], dim=1)
         U, S, _ = torch.linalg.svd(
             columns / columns.norm(dim=0).clamp_min(_TINY), full_matrices=False
@@ -138,7 +151,7 @@ class Mixture(NamedTuple):
 
     @property
     def n_points(self) -> int:
-        """The number of rows or inducing points."""
+        """The number of rows, or of inducing points, that it is conditioned on."""
         return len(self.posteriors[0].points)
 
     @property
@@ -151,7 +164,7 @@ class Mixture(NamedTuple):
         return self._moments([posterior(X) for posterior in self.posteriors])
 
     def left_out(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return each row's residual if it were left out, and the variance of that.
+        """Return each row's residual if it were left out, and the variance of that residual.
 
         For exact conditioning only.
         """
@@ -171,7 +184,7 @@ class Mixture(NamedTuple):
         )
 
     def _moments(self, each: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Average means; the variance is the average one and that of the means."""
+        """Average means; the variance is the average variance plus the variance of the means."""
         means, variances = (torch.stack(values) for values in zip(*each, strict=True))
         shares = means.new_tensor(self.shares)
         mean = shares @ means

@@ -1,7 +1,12 @@
-"""What predicts: a network, and in most cases a Gaussian process beside it."""
+"""What predicts: a network, and in most cases a Gaussian process beside it; and how it is stored.
+
+Arrays are stored as tensors and all else as JSON, each under the name of its field, so that a new
+field neither moves nor renames another one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,22 +16,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.regression.elimination import evaluate
 from flattest.regression.gaussian_process import Posterior, Process
 from flattest.regression.kernels import SHAPES
+from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
-from flattest.regression.smooth_link import Limits, Part, SmoothLink
+from flattest.regression.smooth_link import Part, SmoothLink
 from flattest.regression.target_scale import TargetScale
-from flattest.regression.training_data import Standardisation
+from flattest.regression.training_data import Standardisation, evaluate
+from flattest.regression.variation import Variation
 from flattest.two_layer.networks import TwoLayerNet
 
-_OF_LINK = ("basis", "axes", "low", "high")
-_OF_PROCESS = ("numbers", "projection", "variances", "points", "weights", "explained")
-"""What is stored of a link, and of each of its processes; of its parts only numbers."""
+TensorOf = Callable[[str], Tensor]
+"""Returns a stored tensor by its name."""
 
 
 class Predictor(NamedTuple):
-    """All that it takes to predict, on the CPU."""
+    """All that it takes to predict, on the CPU.
+
+    Parameters
+    ----------
+    network : TwoLayerNet
+        The network on standardised features.
+    standardise : Standardisation
+        From features as they are to these.
+    link : SmoothLink or None
+        The processes, if these predict.
+    """
 
     network: TwoLayerNet
     standardise: Standardisation
@@ -39,8 +54,7 @@ class Predictor(NamedTuple):
         inputs = torch.from_numpy(self.standardise(X))
         if self.link is not None:
             inputs = self.link.limits(inputs)
-        outputs = evaluate(self.network, inputs, self.network.n_features > inputs.shape[1])
-        outputs = self.standardise.intercept + outputs
+        outputs = self.standardise.intercept + evaluate(self.network, inputs)
         if self.link is None:
             return outputs.numpy(), None
         mean, deviation = self.link(inputs, outputs)
@@ -53,113 +67,144 @@ class Predictor(NamedTuple):
         return np.divide(scaled, norms, out=np.zeros_like(scaled), where=norms > 0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the numbers, to be stored."""
-        standardise = self.standardise
+        """Return the arrays to be stored, by name."""
         stored = {
-            "weights": self.network.weights.detach(),
-            "coefficients": self.network.coefficients.detach(),
-            "mean": torch.from_numpy(standardise.mean),
-            "inverse_scale": torch.from_numpy(standardise.inverse_scale),
-            "intercept": torch.tensor([standardise.intercept], dtype=torch.float64),
+            "network.weights": self.network.weights.detach(),
+            "network.coefficients": self.network.coefficients.detach(),
+            "standardise.mean": torch.from_numpy(self.standardise.mean),
+            "standardise.inverse_scale": torch.from_numpy(self.standardise.inverse_scale),
         }
         if self.link is not None:
-            stored |= _named("link", _OF_LINK, (self.link.basis, *self.link.limits))
-            for i, (mixture, units, *numbers) in enumerate(self.link.parts):
-                numbers += units[:-1]
-                stored[f"part.{i}.numbers"] = torch.tensor(numbers, dtype=torch.float64)
-                for j, (process, *rest) in enumerate(mixture.posteriors):
-                    first = torch.tensor([mixture.shares[j], process.noise], dtype=torch.float64)
-                    values = first, process.projection, process.variances, *rest
-                    stored |= _named(f"part.{i}.process.{j}", _OF_PROCESS, values)
+            stored["link.basis"] = self.link.basis
+            stored |= _prefixed("link.limits", self.link.limits._asdict())
+            for i, part in enumerate(self.link.parts):
+                for j, posterior in enumerate(part.mixture.posteriors):
+                    fields = {**posterior._asdict(), **posterior.process._asdict()}
+                    arrays = {name: fields[name] for name in _SHAPES_OF_PROCESS}
+                    stored |= _prefixed(f"part.{i}.process.{j}", arrays)
         return {name: values.contiguous() for name, values in stored.items()}
 
-    def kernels(self) -> list[dict[str, Any]]:
-        """Return what the numbers leave open of each part of the link."""
-        return [
-            {
-                "logarithmic": part.units.logarithmic,
-                "processes": [
-                    {"shape": p.shape, "additive": p.additive, "trend": p.trend}
-                    for p in part.mixture.processes
-                ],
-            }
-            for part in (self.link.parts if self.link else ())
-        ]
+    def description(self) -> dict[str, Any]:
+        """Return what else is to be stored, in types that JSON can hold."""
+        parts = self.link.parts if self.link else ()
+        return {
+            "activation": self.network.activation.to_dict(),
+            "intercept": self.standardise.intercept,
+            "parts": [
+                {
+                    "share": part.share,
+                    "network_error": part.network_error,
+                    "units": part.units._asdict(),
+                    "processes": [
+                        {
+                            "share": share,
+                            "shape": process.shape,
+                            "noise": process.noise,
+                            "additive": process.additive,
+                            "trend": process.trend,
+                        }
+                        for share, process in zip(
+                            part.mixture.shares, part.mixture.processes, strict=True
+                        )
+                    ],
+                }
+                for part in parts
+            ],
+        }
 
     @classmethod
-    def of(
-        cls, network: TwoLayerNet, kernels: list[dict[str, Any]], tensor: Callable[[str], Tensor]
-    ) -> Predictor:
-        """Make one from stored numbers.
+    def of(cls, description: dict[str, Any], network: TwoLayerNet, tensor: TensorOf) -> Predictor:
+        """Make one from what was stored.
 
         Raises
         ------
-        ValueError
-            If the numbers do not fit together.
+        ValueError, KeyError, TypeError
+            If something is missing or does not fit.
         """
-        mean, inverse_scale, intercept = map(tensor, ("mean", "inverse_scale", "intercept"))
+        mean, inverse_scale = tensor("standardise.mean"), tensor("standardise.inverse_scale")
         d = len(mean)
-        check_stored("mean", mean, (d,))
-        check_stored("inverse_scale", inverse_scale, (d,))
-        check_stored("intercept", intercept, (1,))
+        check_stored("standardise.mean", mean, (d,))
+        check_stored("standardise.inverse_scale", inverse_scale, (d,))
         if network.n_features not in (d, d + 1):
             raise ValueError(f"the network has {network.n_features} inputs for {d} features")
-        standardise = Standardisation(mean.numpy(), inverse_scale.numpy(), float(intercept))
-        if not kernels:
+        intercept = _number(description, "intercept")
+        standardise = Standardisation(mean.numpy(), inverse_scale.numpy(), intercept)
+        if not description["parts"]:
             return cls(network, standardise, None)
-        basis, *limits = (tensor(f"link.{name}") for name in _OF_LINK)
-        h, k = basis.shape[1], len(limits[-1])
-        _check_all("link", _OF_LINK, (basis, *limits), ((d, h), (d, k), (k,), (k,)))
-        parts = tuple(_part(f"part.{i}", h, entry, tensor) for i, entry in enumerate(kernels))
-        nothing = basis.new_zeros(0)  # how the search went is not stored
-        link = SmoothLink(parts, basis, Limits(*limits), pd.DataFrame(), nothing)
-        return cls(network, standardise, link)
+        basis = tensor("link.basis")
+        h = basis.shape[1]
+        check_stored("link.basis", basis, (d, h))
+        limits = Limits(*(tensor(f"link.limits.{name}") for name in Limits._fields))
+        k = len(limits.low)
+        for name, shape in (("axes", (d, k)), ("low", (k,)), ("high", (k,))):
+            check_stored(f"link.limits.{name}", getattr(limits, name), shape)
+        parts = tuple(
+            _part(f"part.{i}", h, entry, tensor) for i, entry in enumerate(description["parts"])
+        )
+        # How the search went, and along what the function varies most, is not stored.
+        unknown = Variation(basis.new_zeros(0), basis.new_zeros(d, 0))
+        return cls(network, standardise, SmoothLink(parts, basis, limits, pd.DataFrame(), unknown))
 
 
-def _part(prefix: str, h: int, kernel: dict[str, Any], tensor: Callable[[str], Tensor]) -> Part:
+def _part(prefix: str, h: int, entry: dict[str, Any], tensor: TensorOf) -> Part:
     """Read a mixture, its units and its share."""
-    name = f"{prefix}.numbers"
-    check_stored(name, numbers := tensor(name), (6,))
-    share, error, centre, size, least, most = numbers.tolist()
-    members = [
-        _member(f"{prefix}.process.{j}", h, entry, tensor)
-        for j, entry in enumerate(kernel["processes"])
-    ]
-    shares, posteriors = zip(*members, strict=True)
-    units = TargetScale(centre, size, least, most, bool(kernel["logarithmic"]))
-    return Part(Mixture(posteriors, shares), units, share, error)
+    units = entry["units"]
+    numbers = {name: _number(units, name) for name in ("centre", "size", "least", "most")}
+    posteriors = tuple(
+        _posterior(f"{prefix}.process.{j}", h, process, tensor)
+        for j, process in enumerate(entry["processes"])
+    )
+    shares = tuple(_number(process, "share") for process in entry["processes"])
+    return Part(
+        mixture=Mixture(posteriors, shares),
+        units=TargetScale(**numbers, logarithmic=bool(units["logarithmic"])),
+        share=_number(entry, "share"),
+        network_error=_number(entry, "network_error"),
+    )
 
 
-def _member(
-    prefix: str, h: int, kernel: dict[str, Any], tensor: Callable[[str], Tensor]
-) -> tuple[float, Posterior]:
-    """Read one of the processes, and its share."""
-    shape, additive, trend = kernel["shape"], bool(kernel["additive"]), bool(kernel["trend"])
+_SHAPES_OF_PROCESS: dict[str, tuple[str, ...]] = {
+    "projection": ("h", "k"),
+    "variances": ("q",),
+    "points": ("n", "k"),
+    "weights": ("n",),
+    "explained": ("n", "n"),
+}
+"""The arrays of a posterior and of its process, with their shapes."""
+
+
+def _posterior(prefix: str, h: int, entry: dict[str, Any], tensor: TensorOf) -> Posterior:
+    """Read a process and what it is conditioned on."""
+    shape = entry["shape"]
     if shape not in (*SHAPES, "linear"):
         raise ValueError(f"there is no kernel {shape!r}")
-    found = tuple(tensor(f"{prefix}.{name}") for name in _OF_PROCESS)
-    numbers, projection, variances, points, *rest = found
-    k, n = projection.shape[1], len(points)
-    q = (k if additive else 1) + trend
-    shapes = ((2,), (h, k), (q,), (n, k), (n,), (n, n))
-    _check_all(prefix, _OF_PROCESS, found, shapes)
-    share, noise = numbers.tolist()
-    process = Process(shape, projection, variances, noise, additive=additive, trend=trend)
-    return share, Posterior(process, points, *rest)
+    additive, trend = bool(entry["additive"]), bool(entry["trend"])
+    arrays = {name: tensor(f"{prefix}.{name}") for name in _SHAPES_OF_PROCESS}
+    k, n = arrays["projection"].shape[1], len(arrays["points"])
+    sizes = {"h": h, "k": k, "n": n, "q": (k if additive else 1) + trend}
+    for name, dimensions in _SHAPES_OF_PROCESS.items():
+        check_stored(f"{prefix}.{name}", arrays[name], tuple(sizes[size] for size in dimensions))
+    process = Process(
+        shape=shape,
+        projection=arrays["projection"],
+        variances=arrays["variances"],
+        noise=_number(entry, "noise"),
+        additive=additive,
+        trend=trend,
+    )
+    return Posterior(process, arrays["points"], arrays["weights"], arrays["explained"])
 
 
-def _named(prefix: str, names: tuple[str, ...], values: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": value for name, value in zip(names, values, strict=True)}
+def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}
 
 
-def _check_all(
-    prefix: str,
-    names: tuple[str, ...],
-    values: tuple[Tensor, ...],
-    shapes: tuple[tuple[int, ...], ...],
-) -> None:
-    for name, value, shape in zip(names, values, shapes, strict=True):
-        check_stored(f"{prefix}.{name}", value, shape)
+def _number(entry: dict[str, Any], name: str) -> float:
+    """Read a finite number."""
+    value = entry[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r} instead of a number")
+    return float(value)
 
 
 def check_stored(name: str, values: Tensor, shape: tuple[int, ...]) -> None:

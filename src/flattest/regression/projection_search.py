@@ -1,18 +1,24 @@
-"""The search for the directions: Gaussian processes on ever fewer of them, by their evidence."""
+"""The search for the directions: Gaussian processes on ever fewer of them, by their evidence.
+
+Functions of all features are fitted first (`_of_all_features`). Each start, a guess at a few more
+directions than are needed, is followed down to few of them on a part of the rows (`_best_chain`);
+the best one goes on with more rows (`_descend`). Other kernels are tried at its best number of
+directions (`_other_kernels`), the lengths of the best candidates are fitted to the end
+(`_polished`), and the winner is fitted to most of the rows.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flattest.regression.elimination import Network
 from flattest.regression.gaussian_process import (
     Data,
-    Effort,
     Process,
     evidence,
     fit_process,
@@ -21,125 +27,151 @@ from flattest.regression.gaussian_process import (
 )
 from flattest.regression.kernels import SHAPES
 from flattest.regression.mixture import contenders
-from flattest.regression.starts import STARTS, starts
-from flattest.regression.training_data import TrainingData
+from flattest.regression.tuning import (
+    COMPARED_DIRECTIONS,
+    EXACT_ROWS,
+    FEWEST_START_ROWS,
+    FINAL_BLOCK,
+    FINAL_ROWS,
+    FINE,
+    LAST,
+    LENGTHS_TO_THE_END,
+    MOST_DIRECTIONS,
+    MOST_POLISHED,
+    MOST_START_ROWS,
+    NEAR_NATS,
+    NEARLY_NATS,
+    OTHER_SHAPES,
+    PASSING,
+    ROTATION_ROWS,
+    ROTATIONS,
+    ROUGH,
+    SAME_END_COSINE,
+    SAME_END_NATS,
+    SEARCH_BLOCK,
+    SEARCH_ROWS,
+    START_ROWS_PER_FEATURE,
+    TIED_NATS,
+    TREND_VARIANCE,
+    USUAL_STARTS,
+    Effort,
+)
 
-STEPS = STARTS + 4
-"""All features, the starts, ever fewer directions, other kernels, and all rows."""
-_MOST = 5
-"""Directions at the start, where their number is not given."""
-_COMPARED = 3
-"""Directions down to which all starts are followed; the best one goes on."""
-_AGREE, _ALIKE = 0.1, 0.85
-"""Nats per row by which two starts may differ that have come to the same end, and the least cosine
-between the average gradient outer products."""
-_NEAR = 0.1
-"""Nats per row within which a worse candidate may still win with another kernel."""
-_NEARLY = 5.0
-"""Nats, of all rows, within which one may win when its lengths are fitted to the end."""
-_TIE = 1.0
-"""Nats, of all rows, that do not matter: the odds are less than three to one."""
-_ROWS_PER_FEATURE, _START_ROWS = 20, (250, 1000)
-"""Rows on which starts are compared, per feature, and their bounds."""
-_SEARCH_ROWS, _SEARCH_BLOCK = 1000, 500
-_FINAL_ROWS, _FINAL_BLOCK, _EXACT = 4000, 500, 1000
-_PASSING = Effort(max_iter=15, tol=5e-4)  # on the way to fewer directions, where rows are enough
-_ROUGH = Effort(max_iter=25, tol=5e-4)
-_FINE = Effort(max_iter=60, tol=1e-4)
-_LAST = Effort(max_iter=300, tol=1e-6)
-_LONG = Effort(max_iter=200, tol=1e-5)
-_POLISHED = 3
-_SMOOTH = ("gaussian",)
-"""What else functions of a few directions are fitted with; those of all features with any shape."""
-_TREND = 0.1  # its variance at the start
-_ROTATIONS, _ROTATION_ROWS = 16, 250
+StartsOn = Callable[[Tensor, Data, int], Iterator[Process]]
+"""Makes starts: called with the indices of some rows, these rows, and a number of directions."""
 
 
-def search(
-    training: TrainingData,
-    rows: Data,
-    k: int | None,
-    network: Network,
-    rng: np.random.Generator,
-    max_rounds: int,
-    step: Callable[[], None],
-) -> tuple[tuple[list[Process], list[float]], list[Process]]:
-    """Find the directions on which the targets depend.
-
-    From several starts with a few directions more than are needed, the one without which the
-    evidence is highest is dropped, and the rest fitted anew, one after the other. The number that
-    scores best goes on: with another kernel, as a sum of functions of one direction each, with a
-    linear function added, and, where it is not given, against a linear function and functions of
-    all features.
+class Found(NamedTuple):
+    """What a search finds.
 
     Parameters
     ----------
-    training : TrainingData
-        The data.
+    processes, shares : list of Process, list of float
+        The process of the best score, then those that may be as good, and how much each counts.
+    candidates : list of Process
+        All that were compared, the best one last.
+    """
+
+    processes: list[Process]
+    shares: list[float]
+    candidates: list[Process]
+
+
+def search(
+    rows: Data,
+    k: int | None,
+    starts_on: StartsOn,
+    rng: np.random.Generator,
+    step: Callable[[], None],
+    *,
+    by_feature: bool,
+) -> Found:
+    """Find the directions on which the targets depend.
+
+    Parameters
+    ----------
     rows : Data
-        The same in coordinates of the basis, and targets of unit size.
+        Inputs, and targets of unit size.
     k : int, optional
-        The number of directions.
-    network : Network
-        What the networks start from that find directions to start from.
+        The number of directions. None lets the score decide, among linear functions and functions
+        of all features too.
+    starts_on : callable
+        Makes starts on some of the rows.
     rng : numpy.random.Generator
-        Draws rows where there are many, networks and rotations.
-    max_rounds : int
-        Rounds of re-weighting at the starts.
+        Draws rows where there are many, and rotations.
     step : callable
-        Told each of `STEPS` steps done; starts that are not needed are none.
+        Called after each of `SEARCH_STEPS` steps, fewer where starts agree.
+    by_feature : bool
+        Whether the inputs are the features, of which each may have a length of its own.
 
     Returns
     -------
-    processes, shares : list of Process, list of float
-        The one of the best score, fitted to more of the rows, and those that may be as good.
-    candidates : list of Process
-        Those compared, and the first of the above.
+    Found
+        The processes.
     """
-    n = len(rows.y)
+    n, d = rows.X.shape
     order = torch.from_numpy(rng.permutation(n)).to(rows.y.device)
-    fewest, most = _START_ROWS
-    some = order[: min(max(_ROWS_PER_FEATURE * rows.X.shape[1], fewest), most)]
-    few = rows.some(some).blocks(_SEARCH_BLOCK)
-    at_first = min(rows.X.shape[1], max(_MOST, k or 1))
-    beginnings = starts(training.some(some), few, at_first, network, rng, max_rounds)
-    data = rows.some(order[:_SEARCH_ROWS]).blocks(_SEARCH_BLOCK)
-    plain = [] if k else [fit_process(data, process, _ROUGH) for process in _alike(data)]
+    some = order[: min(max(START_ROWS_PER_FEATURE * d, FEWEST_START_ROWS), MOST_START_ROWS)]
+    few = rows.take(some).blocks(SEARCH_BLOCK)
+    beginnings = starts_on(some, few, min(d, max(MOST_DIRECTIONS, k or 1)))
+    data = rows.take(order[:SEARCH_ROWS]).blocks(SEARCH_BLOCK)
+
+    plain = [] if k else [fit_process(data, process, ROUGH) for process in _alike(data)]
     step()
     floor = _best(plain).score / data.y.numel() if plain else -math.inf
     chain = _best_chain(few, beginnings, k or 1, floor, step)
-    candidates = _descend(data, chain, k, few)
-    allowed = [process for process in candidates if k in (None, process.n_directions)]
-    if plain and _is_near(_best(plain), _best(allowed), data):
-        with_lengths = _with_lengths(data) if training.has_axes else ()
-        plain = [fit_process(data, process, _FINE) for process in (*plain, *with_lengths)]
-    candidates += plain
+    descended = _descend(data, chain, k, few)
+    allowed = [process for process in descended if k in (None, process.n_directions)]
+    plain = _of_all_features(data, plain, _best(allowed), by_feature=by_feature)
+    candidates = descended + plain
     step()
-    # Other kernels for the best number of directions, and for the next one and a single direction
-    # if they are near.
-    first, *others = sorted(allowed, key=_score, reverse=True)
-    likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
-    tried = [first, *(p for p in likely if _is_near(p, first, data, _NEAR / 2))]
-    variants = [variant for process in tried for variant in _variants(data, process, first, rng)]
+    variants = _other_kernels(data, allowed, rng)
     step()
-    final = [*candidates, *variants] if k is None else [*allowed, *variants]
-    final.sort(key=_score, reverse=True)
-    near = [p for p in final[1:_POLISHED] if p.score > final[0].score - _NEARLY]
-    polished = [_polish(data, process, _LAST) for process in (final[0], *near)]
-    if (best := _best(polished)).shape != "linear" and trend_slope(data, best) > 0:
-        trend = _polish(data, _with_trend(data, best), _FINE)
-        if trend.score > best.score - _NEARLY:
-            trend = _polish(data, trend, _LAST)
-        polished.append(trend)
-    whole = rows.some(order[:_FINAL_ROWS]).blocks(_EXACT if n <= _EXACT else _FINAL_BLOCK)
-    last = fit_process(whole, _simplest(polished), _LONG)
+    polished = _polished(data, [*(candidates if k is None else allowed), *variants])
+    whole = rows.take(order[:FINAL_ROWS]).blocks(EXACT_ROWS if n <= EXACT_ROWS else FINAL_BLOCK)
+    last = fit_process(whole, _simplest(polished), LAST)
     step()
     compared = [*candidates, *variants, *polished]
-    return contenders(last, compared, whole), [*compared, last]
+    return Found(*contenders(last, compared, whole), [*compared, last])
+
+
+def _of_all_features(
+    data: Data, plain: list[Process], best: Process, *, by_feature: bool
+) -> list[Process]:
+    """Fit functions of all features with care, with a length for each too, if they may win."""
+    if not plain or not _is_near(_best(plain), best, data):
+        return plain
+    with_lengths = _with_lengths(data) if by_feature else ()
+    return [fit_process(data, process, FINE) for process in (*plain, *with_lengths)]
+
+
+def _other_kernels(data: Data, allowed: list[Process], rng: np.random.Generator) -> list[Process]:
+    """Fit other kernels for the best number of directions.
+
+    Also for the next best one and for a single direction, if these are near.
+    """
+    first, *others = sorted(allowed, key=_score, reverse=True)
+    likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
+    tried = [first, *(p for p in likely if _is_near(p, first, data, NEAR_NATS / 2))]
+    return [variant for process in tried for variant in _variants(data, process, first, rng)]
+
+
+def _polished(data: Data, candidates: list[Process]) -> list[Process]:
+    """Fit the lengths of the best candidates to the end, and try a trend beside the best one."""
+    first, *others = sorted(candidates, key=_score, reverse=True)
+    near = [p for p in others[: MOST_POLISHED - 1] if p.score > first.score - NEARLY_NATS]
+    polished = [_polish(data, process, LENGTHS_TO_THE_END) for process in (first, *near)]
+    best = _best(polished)
+    if best.shape != "linear" and trend_slope(data, best) > 0:
+        trend = _polish(data, _with_trend(data, best), FINE)
+        if trend.score > best.score - NEARLY_NATS:
+            trend = _polish(data, trend, LENGTHS_TO_THE_END)
+        polished.append(trend)
+    return polished
 
 
 def _polish(data: Data, process: Process, effort: Effort) -> Process:
-    """Fit the lengths at the same directions."""
+    """Fit the lengths of a process at the same directions."""
     free = process.free
     lengths = process if free == "scale" else process._replace(free="lengths")
     polished = fit_process(data, lengths, effort)
@@ -147,9 +179,9 @@ def _polish(data: Data, process: Process, effort: Effort) -> Process:
 
 
 def _with_trend(data: Data, process: Process) -> Process:
-    """Add a linear function."""
+    """Add a linear function of the directions to a process."""
     size = (data.X @ process.projection).square().sum(-1).mean()
-    variances = torch.cat([process.variances, _TREND / size[None]])
+    variances = torch.cat([process.variances, TREND_VARIANCE / size[None]])
     return process._replace(variances=variances, trend=True)
 
 
@@ -162,14 +194,14 @@ def _best(processes: list[Process]) -> Process:
 
 
 def _simplest(processes: list[Process]) -> Process:
-    """Return the fewest directions whose score is hardly distinguishable from the best."""
+    """Return the process of fewest directions whose score is as good as tied with the best."""
     best = _best(processes).score
-    tied = [process for process in processes if process.score >= best - _TIE]
+    tied = [process for process in processes if process.score >= best - TIED_NATS]
     return min(tied, key=lambda p: (1 if p.shape == "linear" else p.n_directions, -p.score))
 
 
-def _is_near(process: Process, better: Process, data: Data, near: float = _NEAR) -> bool:
-    """Tell whether another kernel might turn the order round."""
+def _is_near(process: Process, better: Process, data: Data, near: float = NEAR_NATS) -> bool:
+    """Tell whether another kernel might reverse the order of two processes."""
     return process.score > better.score - near * data.y.numel()
 
 
@@ -180,44 +212,47 @@ def _best_chain(
     floor: float,
     step: Callable[[], None],
 ) -> list[Process]:
-    """Follow starts to a few directions, and return the fits of the one that gets furthest.
+    """Follow starts to a few directions, and return the fits of the one with the best end.
 
-    Once two come to the same end, the remaining ones are left out, unless the rows are few: there
-    they cost little, and may agree by chance. More than the usual ones are followed only where none
-    of these gets beyond the floor, a score per row that takes no directions to reach.
+    Once two starts come to the same end, the remaining ones are left out, unless rows are few:
+    there starts cost little, and may agree by chance. More than the usual ones are followed only
+    where none of these gets beyond the floor, the score per row of functions of all features.
     """
     chains: list[list[Process]] = []
     found: list[Tensor] = []
-    rows, least = data.y.numel(), max(fewest, _COMPARED)
-    passing = _PASSING if rows >= _ROWS_PER_FEATURE * data.X.shape[-1] else _ROUGH
+    rows, least = data.y.numel(), max(fewest, COMPARED_DIRECTIONS)
+    passing = PASSING if rows >= START_ROWS_PER_FEATURE * data.X.shape[-1] else ROUGH
     for start in beginnings:
         chain = [fit_process(data, start, passing)]
         while (k := chain[-1].n_directions) > least:
-            effort = passing if k - 1 > least else _ROUGH
+            effort = passing if k - 1 > least else ROUGH
             chain.append(fit_process(data, _without_least_needed(data, chain[-1]), effort))
         slopes = gradients(data, chain[-1]) @ chain[-1].projection.T
         outer = slopes.T @ slopes
         found.append(outer / outer.norm())
         chains.append(chain)
-        if len(chains) <= STARTS:
+        if len(chains) <= USUAL_STARTS:
             step()
         first, *others = sorted(range(len(chains)), key=lambda i: -chains[i][-1].evidence)
         agree = [
-            chains[first][-1].evidence - chains[i][-1].evidence < _AGREE * rows
-            and float((found[first] * found[i]).sum()) > _ALIKE
+            chains[first][-1].evidence - chains[i][-1].evidence < SAME_END_NATS * rows
+            and float((found[first] * found[i]).sum()) > SAME_END_COSINE
             for i in others
         ]
-        if rows >= _START_ROWS[0] and any(agree):
+        if rows >= FEWEST_START_ROWS and any(agree):
             break
         # With too few rows for the parameters no score is finite.
         best = max(entry[-1].score for entry in chains)
-        if len(chains) >= STARTS and (best > floor * rows or math.isinf(best)):
+        if len(chains) >= USUAL_STARTS and (best > floor * rows or math.isinf(best)):
             break
     return max(chains, key=lambda entry: entry[-1].evidence)
 
 
 def _descend(data: Data, chain: list[Process], k: int | None, few: Data) -> list[Process]:
-    """Fit the last of a chain, ever fewer directions, and more if one more is better."""
+    """Fit the last process of a chain with more rows, then ever fewer directions.
+
+    Where their number is free, one more direction at a time is tried too, as long as it is better.
+    """
     fitted: list[Process] = []
 
     def add(start: Process) -> None:
@@ -236,15 +271,18 @@ def _descend(data: Data, chain: list[Process], k: int | None, few: Data) -> list
 
 
 def _fit(data: Data, start: Process, best: Process | None) -> Process:
-    """Fit with care where what little effort finds is near the best."""
-    process = fit_process(data, start, _ROUGH)
+    """Fit a process roughly, and with care where that comes near the best."""
+    process = fit_process(data, start, ROUGH)
     if best is None or _is_near(process, best, data):
-        process = fit_process(data, process, _FINE)
+        process = fit_process(data, process, FINE)
     return process
 
 
 def _without_least_needed(data: Data, process: Process) -> Process:
-    """Drop the direction that is needed least, of those along which the function varies apart."""
+    """Drop the direction without which the evidence is highest.
+
+    The directions are the eigenvectors of the average gradient outer product.
+    """
     slopes = gradients(data, process)
     axes = torch.linalg.eigh(slopes.T @ slopes)[1].flip(1)
     k = process.n_directions
@@ -257,18 +295,18 @@ def _variants(
     data: Data, process: Process, best: Process, rng: np.random.Generator
 ) -> list[Process]:
     """Fit the same directions with other kernels, and as a sum of functions of each."""
-    fitted = [_fit(data, process._replace(shape=shape), best) for shape in _SMOOTH]
+    fitted = [_fit(data, process._replace(shape=shape), best) for shape in OTHER_SHAPES]
     if process.n_directions > 1:
         fitted.append(_fit(data, _as_sum(data, _best([process, *fitted]), rng), best))
     return fitted
 
 
 def _as_sum(data: Data, process: Process, rng: np.random.Generator) -> Process:
-    """Turn the directions, within their span, to where a sum of functions of each fits best."""
-    rows = Data(*(values[:1, :_ROTATION_ROWS] for values in data))
+    """Turn directions within their span to where a sum of functions of each explains most."""
+    rows = Data(*(values[:1, :ROTATION_ROWS] for values in data))
     k = process.n_directions
     turned = []
-    for _ in range(_ROTATIONS):
+    for _ in range(ROTATIONS):
         turn = torch.from_numpy(np.linalg.qr(rng.standard_normal((k, k)))[0]).to(data.X)
         start = process._replace(
             projection=process.projection @ turn,
@@ -280,13 +318,13 @@ def _as_sum(data: Data, process: Process, rng: np.random.Generator) -> Process:
 
 
 def _alike(data: Data) -> Iterator[Process]:
-    """Linear functions, and functions of all features alike."""
+    """Start from linear functions, and from functions of all features with one length."""
     for shape in ("linear", *SHAPES):
         yield Process(shape, _identity(data), data.X.new_ones(1), 0.5, free="scale")
 
 
 def _with_lengths(data: Data) -> Iterator[Process]:
-    """Functions of all features, each with a length of its own."""
+    """Start from functions of all features, each with a length of its own."""
     for shape in SHAPES:
         yield Process(shape, _identity(data), data.X.new_ones(1), 0.5, free="lengths")
 

@@ -18,15 +18,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flattest.regression import settings
-from flattest.regression.elimination import Learner, Round, choose, eliminate, fold_learners
-from flattest.regression.outliers import fit_robustly
+from flattest.regression.fitting import Found, fit_gaussian_process, fit_network
 from flattest.regression.predictor import Predictor
-from flattest.regression.training_data import Rows, TrainingData
+from flattest.regression.training_data import Rows
+from flattest.regression.variation import Variation
 from flattest.two_layer.measuring import measure
-from flattest.two_layer.networks import TwoLayerNet
 from flattest.validation import check_positive_int, check_random_state, check_range
-
-_NEGLIGIBLE = 1e-8
 
 
 class MultiIndexRegressor(
@@ -232,109 +229,67 @@ class MultiIndexRegressor(
         UserWarning
             If targets were left out as outliers.
         """
+        X, y, weight = self._check_data(X, y, sample_weight)
+        checked = self._check_parameters(X, y)
+        rows = Rows.of(X, y, weight)
+        found = fit_gaussian_process(rows, checked) if checked.link == "gaussian_process" else None
+        if found is None:
+            found = fit_network(rows, checked)
+        self._keep(found)
+        self._warn(found)
+        return self
+
+    def _check_parameters(self, X: np.ndarray, y: np.ndarray) -> settings.Settings:
+        """Check the parameters, some of which mean something for these data only."""
         network = settings.network_settings(
             self.activation, self.width, self.max_iter, self.penalty, self.fit_intercept
         )
-        strengths = settings.check_strengths(self.strengths)
-        rng, cv = check_random_state(self.random_state), settings.check_folds(self.cv)
-        options = {"max_rounds": check_positive_int(self.max_rounds, "max_rounds")}
-        options["verbose"] = self.verbose
-        link = settings.check_link(self.link, network.bias)
-        n_jobs, device = settings.check_jobs(self.n_jobs), settings.check_device(self.device)
+        return settings.Settings(
+            network=network,
+            strengths=settings.check_strengths(self.strengths),
+            rng=check_random_state(self.random_state),
+            cv=settings.check_folds(self.cv, X, y),
+            max_rounds=check_positive_int(self.max_rounds, "max_rounds"),
+            link=settings.check_link(self.link, network.bias),
+            n_jobs=settings.check_jobs(self.n_jobs),
+            device=settings.check_device(self.device),
+            verbose=bool(self.verbose),
+            n_directions=settings.check_n_directions(self.n_directions, X.shape[1]),
+        )
+
+    def _check_data(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Check features, targets and weights as scikit-learn does, and their sizes."""
         X, y = _without_graph(X), _without_graph(y)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        wanted = settings.check_n_directions(self.n_directions, X.shape[1])
         y = y.astype(np.float64)
         check_range(X, "X")
         check_range(y, "y")
-        weight = settings.check_weights(_without_graph(sample_weight), len(y))
+        return X, y, settings.check_weights(_without_graph(sample_weight), len(y))
 
-        rows, robust = Rows.of(X, y, weight), None
-        counted = rows.position >= 0
-        if link == "gaussian_process":
-            robust = fit_robustly(rows, wanted, network, rng, device=device, **options)
-        if robust:
-            rows = rows.without(robust.outliers)
-            data = robust.data
-            values, vectors = robust.link.variation, robust.link.limits.axes
-            found = vectors[:, : wanted or _count(values)]
-        else:
-            data = TrainingData.of(rows, bias=network.bias, device=device)
-        self.outliers_ = counted & (rows.position < 0)
-        weight = np.where(self.outliers_, 0.0, weight)
-        splits = settings.folds(cv, rows, X, y, rng)
-        learners = list(fold_learners(splits, X, y, weight, network, device))
-        learners.append(whole := Learner(data, network))
-        if robust:
-            for learner in learners:
-                learner.restrict(found, data.standardise, robust.link.beside)
-        rounds = eliminate(
-            learners,
-            strengths,
-            whole.basis.shape[1] if robust else wanted or 1,
-            rng,
-            n_jobs=n_jobs,
-            **options,
-        )
-        chosen = rounds[-1] if wanted or robust else choose(rounds)
-        self._keep_network(whole, chosen)
-        if not robust:
-            values, vectors = whole.gradients(chosen.fit)
-        k = chosen.n_directions if wanted else _count(values)
-        self._keep_directions(values, vectors, min(k, robust.link.n_directions) if robust else k)
-        smooth = robust.link.trusting(chosen.beside).to("cpu") if robust else None
-        self.predictor_ = Predictor(self.network_, data.standardise, smooth)
-        self.loadings_ = self.predictor_.loadings(self.directions_)
-        self.link_ = "gaussian_process" if robust else "network"
-        self.log_share_ = robust.link.log_share if robust else 0.0
-        self.candidates_ = robust.link.candidates if robust else pd.DataFrame()
-        self.path_ = pd.concat([entry.table() for entry in rounds], ignore_index=True)
-        self._warn(chosen)
-        return self
-
-    def _warn(self, chosen: Round) -> None:
-        """Say what the user should know of the fit."""
-        if self.outliers_.any():
-            warnings.warn(
-                f"{self.outliers_.sum()} of {len(self.outliers_)} targets are so far from what the "
-                "other rows predict that they were left out; outliers_ tells which. With "
-                "link='network' all count.",
-                UserWarning,
-                stacklevel=3,
-            )
-        if self.predictor_.link and not self.predictor_.link.converged:
-            warnings.warn(
-                "The marginal likelihood of the Gaussian process was still rising; predictions "
-                "may be a little worse than they could be.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        if not chosen.fit.settled:
-            warnings.warn(
-                "The penalised loss was still falling after max_iter iterations; raise max_iter "
-                f"above {self.max_iter} for a better fit.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-
-    def _keep_network(self, learner: Learner, chosen: Round) -> None:
-        """Set the attributes that describe the network chosen."""
-        fit, (network, data) = chosen.fit, (learner.network, learner.data)
-        learner.basis = chosen.basis
+    def _keep(self, found: Found) -> None:
+        """Set the attributes."""
+        data, link, fit, net = found.data, found.link, found.fit, found.network
         self.mean_, self.inverse_scale_ = data.standardise.mean, data.standardise.inverse_scale
         self.intercept_ = data.standardise.intercept
         self.strength_, self.n_iter_ = fit.strength, fit.iterations
-        net = TwoLayerNet(fit.weights, fit.coefficients, network.activation)
-        degree = network.activation.degree
-        self.flatness_ = measure(net, *data.weighted(data.inputs, network.bias, degree))
+        self.outliers_ = found.outliers
+        weighted = data.weighted(data.inputs, bool(self.fit_intercept), net.degree)
+        self.flatness_ = measure(net, *weighted)
         self.network_ = net.cpu()
+        self.predictor_ = Predictor(self.network_, data.standardise, link and link.to("cpu"))
+        self._keep_directions(found.variation.to("cpu"), found.n_directions)
+        self.link_ = "gaussian_process" if link else "network"
+        self.log_share_ = link.log_share if link else 0.0
+        self.candidates_ = link.candidates if link else pd.DataFrame()
+        self.path_ = found.path
 
-    def _keep_directions(self, values: torch.Tensor, vectors: torch.Tensor, k: int) -> None:
-        """Set the attributes that describe the leading eigenvectors."""
-        values, vectors = values.cpu(), vectors.cpu()
-        shares = (values / (float(values.sum()) or 1.0)).numpy()
-        self.feature_importances_ = np.square(vectors.numpy()) @ shares
-        directions = vectors[:, :k].T.numpy() * self.inverse_scale_
+    def _keep_directions(self, variation: Variation, k: int) -> None:
+        """Set the attributes that describe the leading directions, in units of the features."""
+        shares = variation.shares
+        self.feature_importances_ = np.square(variation.vectors.numpy()) @ shares
+        directions = variation.vectors[:, :k].T.numpy() * self.inverse_scale_
         # Entries may be as small or large as the units of the features: no overflow in the norm.
         largest = np.abs(directions).max(axis=1, keepdims=True, initial=0.0)
         directions = np.divide(directions, largest, out=directions, where=largest > 0)
@@ -342,8 +297,34 @@ class MultiIndexRegressor(
         directions = np.divide(directions, norms, out=directions, where=norms > 0)
         heaviest = np.abs(directions).argmax(axis=1)
         directions[directions[np.arange(k), heaviest] < 0] *= -1
-        self.directions_, self.direction_importances_ = directions, shares[:k]
         self.n_directions_ = k
+        self.directions_, self.direction_importances_ = directions, shares[:k]
+        self.loadings_ = self.predictor_.loadings(directions)
+
+    def _warn(self, found: Found) -> None:
+        """Say what the user should know of the fit."""
+        if found.outliers.any():
+            warnings.warn(
+                f"{found.outliers.sum()} of {len(found.outliers)} targets are so far from what the "
+                "other rows predict that they were left out; outliers_ tells which. With "
+                "link='network' all count.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if found.link and not found.link.converged:
+            warnings.warn(
+                "The marginal likelihood of the Gaussian process was still rising; predictions "
+                "may be a little worse than they could be.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if not found.fit.settled:
+            warnings.warn(
+                "The penalised loss was still falling after max_iter iterations; raise max_iter "
+                f"above {self.max_iter} for a better fit.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict the target.
@@ -413,8 +394,3 @@ class MultiIndexRegressor(
 def _without_graph(values: Any) -> Any:
     """Turn tensors, on any device and with gradients or without, into arrays."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-
-
-def _count(values: torch.Tensor) -> int:
-    """Count the directions that are not negligible."""
-    return int((values > _NEGLIGIBLE * values.sum()).sum())

@@ -1,12 +1,11 @@
 """The regularisation path of a two-layer network: loss + strength * reflected flatness.
 
-It is followed from the weakest strength to the strongest, each network the start of the next: a
-stronger penalty switches neurons off, and none has to be brought back.
+The path is followed from the weakest strength to the strongest, each network the start of the next
+one: a stronger penalty switches neurons off, and none has to be brought back.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -19,28 +18,64 @@ from flattest.interpolators.objective import Objective, Point, Whitened
 from flattest.interpolators.parameter_norm import ParameterNorm
 from flattest.interpolators.penalised import adam_step
 from flattest.interpolators.second_order import Schedule, descend
+from flattest.regression.tuning import (
+    BATCH_ROWS,
+    DEAD_NEURON,
+    FIRST_ITERATIONS,
+    FIRST_RATE,
+    LAST_RATE_SHARE,
+    NETWORK_STARTS,
+    SECOND_ORDER_FLOPS,
+    SECOND_ORDER_SAMPLES,
+    SETTLED_FIRST_ORDER,
+    SETTLED_SECOND_ORDER,
+    START_SIZE,
+    WARM_RATE,
+)
 from flattest.two_layer.activations import Homogeneous
 
 Penalty = Literal["reflected_flatness", "flatness", "weight_decay"]
 PENALTIES: tuple[str, ...] = get_args(Penalty)
 
-_START_SIZE = 0.1
-"""Size of the first network's outputs: small, so that the data choose the directions."""
-_SECOND_ORDER_SAMPLES = 250
-"""Up to here the dual system is cheaper; beyond, Adam is, and its networks predict better."""
-_SECOND_ORDER_FLOPS = 1e9
-_STARTS = 4
-_BATCH = 4096
-_RATE, _WARM_RATE, _LAST_RATE = 0.05, 0.025, 0.05
-"""Adam's rates at the first and at later strengths, and the share it ends with."""
-_FIRST_ROUND = 4
-"""Adam's iterations at the first strength, in units of those at the later ones."""
-_SETTLED = {"second": 1e-2, "first": 5e-2}
-_DEAD = 1e-6
+
+class NetworkSettings(NamedTuple):
+    """The settings of every network of a regression.
+
+    Parameters
+    ----------
+    activation : Homogeneous
+        The activation.
+    width : int
+        Neurons at the start; those that the penalty switches off are dropped.
+    max_iter : int
+        Iterations per strength.
+    penalty : {"reflected_flatness", "flatness", "weight_decay"}
+        What is penalised.
+    bias : bool
+        Whether the inputs get a bias coordinate.
+    """
+
+    activation: Homogeneous
+    width: int
+    max_iter: int
+    penalty: Penalty
+    bias: bool
 
 
 class Fit(NamedTuple):
-    """The network at one strength, for the inputs and targets as they were given."""
+    """The network at one strength, for the inputs and targets as they were given.
+
+    Parameters
+    ----------
+    strength : float
+        The strength.
+    weights, coefficients : Tensor of shape (m, d) and (m,)
+        The network.
+    iterations : int
+        How many it took; 0 where there was nothing to fit.
+    settled : bool
+        Whether the penalised loss no longer fell by a notable share.
+    """
 
     strength: float
     weights: Float[Tensor, "m d"]
@@ -52,12 +87,8 @@ class Fit(NamedTuple):
 def regularisation_path(
     X: Float[Tensor, "n d"],
     y: Float[Tensor, " n"],
-    activation: Homogeneous,
     strengths: Sequence[float],
-    *,
-    width: int,
-    max_iter: int,
-    penalty: Penalty,
+    settings: NetworkSettings,
     rng: np.random.Generator,
 ) -> list[Fit]:
     r"""Fit one network per strength, each started from the one before.
@@ -75,16 +106,10 @@ def regularisation_path(
         The inputs, a bias coordinate included where one is wanted; float64.
     y : Tensor of shape (n,)
         The targets.
-    activation : Homogeneous
-        The activation.
     strengths : sequence of float
         Positive and increasing.
-    width : int
-        Neurons at the start; those that the penalty switches off are dropped.
-    max_iter : int
-        Iterations per strength.
-    penalty : {"reflected_flatness", "flatness", "weight_decay"}
-        What ``Q`` is.
+    settings : NetworkSettings
+        Activation, width, iterations and what ``Q`` is.
     rng : numpy.random.Generator
         Draws the first network, and the batches of large data.
 
@@ -96,13 +121,14 @@ def regularisation_path(
     if not bool(y.any()) or not bool(X.any()):
         zero = X.new_zeros(1, X.shape[1]), X.new_zeros(1)
         return [Fit(strength, *zero, iterations=0, settled=True) for strength in strengths]
+    activation, reflected = settings.activation, settings.penalty == "reflected_flatness"
     # A rotation and one change of units only, where lengths matter.
-    data = Whitened(X, y, isotropic=penalty != "weight_decay")
-    if penalty == "weight_decay":
+    data = Whitened(X, y, isotropic=settings.penalty != "weight_decay")
+    if settings.penalty == "weight_decay":
         objective: Objective = ParameterNorm(data, activation)
     else:
-        objective = Objective(data, activation, reflected=penalty == "reflected_flatness")
-    points = _follow(data.target, objective, strengths, width, max_iter, rng)
+        objective = Objective(data, activation, reflected=reflected)
+    points = _follow(data.target, objective, strengths, settings.width, settings.max_iter, rng)
     return [
         Fit(strength, *data.restore(point.W, point.a, activation.degree), steps, settled)
         for strength, (point, steps, settled) in zip(strengths, points, strict=True)
@@ -128,8 +154,8 @@ def _follow(
         if second_order:
             point, steps, settled = _second_order(objective, target, point, strength, max_iter)
         else:
-            steps = max_iter if k else _FIRST_ROUND * max_iter
-            rate = _WARM_RATE if k else _RATE
+            steps = max_iter if k else FIRST_ITERATIONS * max_iter
+            rate = WARM_RATE if k else FIRST_RATE
             point, settled = _first_order(objective, target, point, strength, steps, rate, rng)
         alive = _alive(point)
         point = view.point(point.W[alive], point.a[alive])
@@ -147,7 +173,7 @@ def _best_start(
     """Descend from several starts and keep the best: single ones may end in bad local minima."""
     ends = [
         _second_order(objective, target, _start(objective, width, rng), strength, max_iter)[0]
-        for _ in range(_STARTS)
+        for _ in range(NETWORK_STARTS)
     ]
     return min(ends, key=lambda end: _penalised_loss(objective, target, end, strength))
 
@@ -155,21 +181,21 @@ def _best_start(
 def _suits_second_order(objective: Objective, width: int) -> bool:
     n, r = objective.X.shape
     per_neuron = 1 if objective.shares_one_metric else min(n, r) + 1
-    return n <= _SECOND_ORDER_SAMPLES and n * n * width * per_neuron <= _SECOND_ORDER_FLOPS
+    return n <= SECOND_ORDER_SAMPLES and n * n * width * per_neuron <= SECOND_ORDER_FLOPS
 
 
 def _start(objective: Objective, width: int, rng: np.random.Generator) -> Point:
     """Draw random directions and signs, all neurons of the same small size."""
     W = torch.from_numpy(rng.standard_normal((width, objective.X.shape[1]))).to(objective.X)
     a = torch.from_numpy(rng.choice([-1.0, 1.0], width)).to(objective.X)
-    c = (_START_SIZE / width**0.5) ** (1 / (objective.p + 1))
+    c = (START_SIZE / width**0.5) ** (1 / (objective.p + 1))
     return objective.point(c * W / W.norm(dim=1, keepdim=True), c * a)
 
 
 def _alive(point: Point) -> Bool[Tensor, " m"]:
     """Tell the neurons that count; all of them where none does."""
     size = point.outer * point.a.square() * point.inner
-    alive = size > _DEAD * size.max()
+    alive = size > DEAD_NEURON * size.max()
     return alive if bool(alive.any()) else torch.ones_like(alive)
 
 
@@ -183,7 +209,7 @@ def _second_order(
     for steps, state in zip(range(1, max_iter + 1), states, strict=False):
         point = state.point
         after = _penalised_loss(objective, target, point, strength)
-        if before - after <= _SETTLED["second"] * before:
+        if before - after <= SETTLED_SECOND_ORDER * before:
             return point, steps, True
         before = after
     return point, max_iter, False
@@ -208,13 +234,13 @@ def _first_order(
         batch, batch_target = _rows(objective, target, rng)
         if batch is not objective:
             point = batch.point(point.W, point.a)
-        falling = rate * (1 - (1 - _LAST_RATE) * step / steps)
+        falling = rate * (1 - (1 - LAST_RATE_SHARE) * step / steps)
         point = adam_step(batch, batch_target, point, moments, step + 1, strength, falling)
     before, after = (
         _penalised_loss(fixed, fixed_target, fixed.point(state.W, state.a), strength)
         for state in (late, point)
     )
-    return fixed.point(point.W, point.a), before - after <= _SETTLED["first"] * before
+    return fixed.point(point.W, point.a), before - after <= SETTLED_FIRST_ORDER * before
 
 
 def _rows(
@@ -222,12 +248,10 @@ def _rows(
 ) -> tuple[Objective, Float[Tensor, " b"]]:
     """Restrict the objective to a random batch; small data are one batch."""
     n = len(target)
-    if n <= _BATCH:
+    if n <= BATCH_ROWS:
         return objective, target
-    index = torch.from_numpy(rng.integers(n, size=_BATCH)).to(target.device)
-    batch = copy.copy(objective)
-    batch.X, batch.q = objective.X[index], objective.q[index]
-    return batch, target[index]
+    index = torch.from_numpy(rng.integers(n, size=BATCH_ROWS)).to(target.device)
+    return objective.on_rows(index), target[index]
 
 
 def _penalised_loss(

@@ -4,30 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.model_selection import KFold, check_cv
 
-from flattest.regression.elimination import Network
-from flattest.regression.regularisation_path import PENALTIES
+from flattest.regression.regularisation_path import PENALTIES, NetworkSettings
 from flattest.regression.training_data import Rows
+from flattest.regression.tuning import STRENGTHS
 from flattest.two_layer.activations import activation as get_activation
 from flattest.validation import check_positive_float, check_positive_int
 
-_STRENGTHS = np.geomspace(1e-3, 0.5, 8)
 _LINKS = ("auto", "gaussian_process", "network")
+
+
+class Settings(NamedTuple):
+    """The parameters of a fit, checked.
+
+    Parameters
+    ----------
+    network : NetworkSettings
+        What every network starts from.
+    link : {"gaussian_process", "network"}
+        What is to predict.
+    n_directions : int or None
+        The number of directions; None for a choice from the data.
+    strengths : ndarray
+        The strengths of the penalty, increasing.
+    max_rounds : int
+        The most rounds in which a fit is repeated.
+    cv : int, or list of (train, held_out)
+        A number of folds, or the splits themselves.
+    rng : numpy.random.Generator
+        The only source of randomness.
+    n_jobs : int or None
+        Threads for the folds.
+    device : torch.device
+        Where to compute.
+    verbose : bool
+        Whether to show the progress.
+    """
+
+    network: NetworkSettings
+    link: Literal["gaussian_process", "network"]
+    n_directions: int | None
+    strengths: np.ndarray
+    max_rounds: int
+    cv: int | list[tuple[np.ndarray, np.ndarray]]
+    rng: np.random.Generator
+    n_jobs: int | None
+    device: torch.device
+    verbose: bool
+
+    def folds(self, rows: Rows) -> Iterator[tuple[Rows, Rows]]:
+        """Yield training and held-out rows of each fold in which rows on both sides count.
+
+        Equal rows are never on both sides of one of a number of folds; a splitter or a list of
+        splits is taken as it is.
+        """
+        for split in self._splits(rows):
+            train, held_out = (rows.part(index) for index in split)
+            if train is not None and held_out is not None:
+                yield train, held_out
+
+    def _splits(self, rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the rows given that are to be trained on, and those held out."""
+        if not isinstance(self.cv, int):
+            yield from self.cv
+            return
+        n = len(rows.y)
+        if n < 2:
+            return
+        seed = int(self.rng.integers(2**31))
+        counted = rows.position >= 0
+        for _, chosen in KFold(min(self.cv, n), shuffle=True, random_state=seed).split(rows.X):
+            here = counted & np.isin(rows.position, chosen)
+            yield np.flatnonzero(counted & ~here), np.flatnonzero(here)
 
 
 def network_settings(
     activation: Any, width: Any, max_iter: Any, penalty: Any, fit_intercept: Any
-) -> Network:
+) -> NetworkSettings:
     """Return what every network starts from."""
     if penalty not in PENALTIES:
         allowed = ", ".join(map(repr, PENALTIES))
         raise ValueError(f"penalty must be one of {allowed}, not {penalty!r}.")
-    return Network(
+    return NetworkSettings(
         get_activation(activation),
         check_positive_int(width, "width"),
         check_positive_int(max_iter, "max_iter"),
@@ -41,17 +104,19 @@ def check_strengths(strengths: Any) -> np.ndarray:
     if isinstance(strengths, str):
         if strengths != "auto":
             raise ValueError(f"strengths must be 'auto' or a sequence, not {strengths!r}.")
-        return _STRENGTHS
+        return STRENGTHS
     if not np.iterable(strengths) or not len(strengths := list(strengths)):
         raise ValueError("strengths must be 'auto' or a sequence of at least one number.")
     return np.unique([check_positive_float(value, "Each of strengths") for value in strengths])
 
 
-def check_link(link: Any, bias: bool) -> str:
+def check_link(link: Any, bias: bool) -> Literal["gaussian_process", "network"]:
     """Return what is to predict."""
     if link not in _LINKS:
         raise ValueError(f"link must be one of {', '.join(map(repr, _LINKS))}, not {link!r}.")
-    return ("gaussian_process" if bias else "network") if link == "auto" else link
+    if link == "auto":
+        return "gaussian_process" if bias else "network"
+    return "gaussian_process" if link == "gaussian_process" else "network"
 
 
 def check_n_directions(n_directions: Any, d: int) -> int | None:
@@ -108,34 +173,15 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
     return weight
 
 
-def check_folds(cv: Any) -> Any:
-    """Return a number of folds, or a splitter."""
+def check_folds(cv: Any, X: np.ndarray, y: np.ndarray) -> int | list[tuple[np.ndarray, np.ndarray]]:
+    """Return a number of folds, or the splits of a splitter."""
     if isinstance(cv, Integral | float | None):
         return check_positive_int(cv, "cv", 2)
     try:
-        return check_cv(cv)
+        splitter = check_cv(cv)
     except ValueError as error:
         raise TypeError(
             "cv must be a number of folds, a splitter or a list of splits, "
             f"not {type(cv).__name__}."
         ) from error
-
-
-def folds(
-    cv: Any, rows: Rows, X: np.ndarray, y: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield training and held-out rows of the data as given, equal rows never on both sides.
-
-    A splitter or a list of splits is taken as it is.
-    """
-    if not isinstance(cv, int):
-        yield from cv.split(X, y)
-        return
-    n = len(rows.y)
-    if n < 2:
-        return
-    splitter = KFold(min(cv, n), shuffle=True, random_state=int(rng.integers(2**31)))
-    counted = rows.position >= 0
-    for _, chosen in splitter.split(rows.X):
-        here = counted & np.isin(rows.position, chosen)
-        yield np.flatnonzero(counted & ~here), np.flatnonzero(here)
+    return [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X, y)]

@@ -1,4 +1,8 @@
-"""The smooth link: a Gaussian process of the directions, in the units of the regression."""
+"""The smooth link: averages of Gaussian processes, in the units of the features and the targets.
+
+A `Part` is a mixture of processes with the units in which it sees the targets; a `SmoothLink` has
+one part, or one in linear units and one in logarithms, and predicts their average.
+"""
 
 from __future__ import annotations
 
@@ -11,117 +15,81 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.regression.elimination import Beside, Network
 from flattest.regression.gaussian_process import Data, Process
+from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
-from flattest.regression.projection_search import search
+from flattest.regression.projection_search import StartsOn, search
 from flattest.regression.target_scale import TargetScale
-from flattest.regression.training_data import Rows, Standardisation, TrainingData
+from flattest.regression.training_data import TrainingData
+from flattest.regression.tuning import NETWORK_ERRORS
+from flattest.regression.variation import Variation
 from flattest.threads import one_thread
 
 _ROWS = 4096  # predicted together, to bound the memory
-_BEYOND = 0.75
-"""How far beyond the training rows' range a link is followed along the most important direction, in
-units of the range; along others less, in proportion to its slopes along them."""
-_NETWORK_ERRORS = np.append(np.geomspace(1e-4, 1e3, 15), 1e8)
-"""Variances tried for a network as an observation of the function; the last one ignores it."""
 
-
-class Limits(NamedTuple):
-    """Where along its directions a link is followed; beyond, it stays as it is there.
-
-    One feature that is far out in a single row, however little it matters, would otherwise decide
-    that row's prediction.
-    """
-
-    axes: Float[Tensor, "d k"]
-    low: Float[Tensor, " k"]
-    high: Float[Tensor, " k"]
-
-    @classmethod
-    def of(
-        cls,
-        axes: Float[Tensor, "d k"],
-        variation: Float[Tensor, " k"],
-        inputs: Float[Tensor, "n d"],
-    ) -> Limits:
-        """Take the range of the training inputs, and some more along what matters."""
-        z = inputs @ axes
-        low, high = z.amin(0), z.amax(0)
-        largest = variation.max().clamp_min(torch.finfo(z.dtype).tiny)
-        margin = _BEYOND * (variation / largest).sqrt() * (high - low)
-        return cls(axes, low - margin, high + margin)
-
-    def __call__(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Pull inputs back to the limits."""
-        z = inputs @ self.axes
-        return inputs + (z.clamp(self.low, self.high) - z) @ self.axes.T
+StartsOf = Callable[[TrainingData], StartsOn]
+"""Makes, for some rows, what makes the starts of a search on them."""
 
 
 class Part(NamedTuple):
-    """A mixture, and the units in which it sees the targets."""
+    """A mixture of processes, and the units in which it sees the targets.
+
+    Parameters
+    ----------
+    mixture : Mixture
+        The processes, conditioned on the training rows.
+    units : TargetScale
+        The units.
+    share : float
+        How much its predictions count in the average of the parts.
+    network_error : float
+        The variance, in its units, of the network's predictions as observations of the function.
+    """
 
     mixture: Mixture
     units: TargetScale
     share: float = 1.0
-    """How much its predictions count in the average."""
-    network_error: float = float(_NETWORK_ERRORS[-1])
-    """The variance, in its units, of the network as an observation of the function."""
-
-    def on(
-        self, z: Float[Tensor, "n h"], y: Float[Tensor, " n"], weight: Float[Tensor, " n"]
-    ) -> Part:
-        """Condition on other rows."""
-        return self._replace(mixture=self.mixture.on(Data.of(z, self.units(y), weight)))
+    network_error: float = float(NETWORK_ERRORS[-1])
 
     def __call__(
-        self, z: Float[Tensor, "n h"], others: Float[Tensor, " n"]
+        self, z: Float[Tensor, "n h"], outputs: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return the mean and the variance of new targets, a network's predictions observed."""
-        return self._blend(*self.mixture(z), self.units(others), self.network_error)
-
-    def _blend(
-        self, mean: Tensor, variance: Tensor, others: Tensor, error: float
-    ) -> tuple[Tensor, Tensor]:
-        share = variance / (variance + error)
-        mean = (1 - share) * mean + share * others
-        return self.units.moments(mean, share * error, self.mixture.noise)
-
-    def beside(
-        self, z: Float[Tensor, "n h"], y: Float[Tensor, " n"], weight: Float[Tensor, " n"]
-    ) -> Callable[[Tensor], tuple[float, np.ndarray]]:
-        """Return what tells how a network's predictions of rows do, alone and blended."""
+        """Return mean and variance of new targets, where a network's predictions are observed."""
         mean, variance = self.mixture(z)
-        target = self.units(y)
+        mean, variance = blend(mean, variance, self.units(outputs), self.network_error)
+        return self.units.moments(mean, variance, self.mixture.noise)
 
-        def errors(outputs: Tensor) -> tuple[float, np.ndarray]:
-            others = self.units(outputs)
-            means = [self._blend(mean, variance, others, error)[0] for error in _NETWORK_ERRORS]
-            squares = (torch.stack(means) - y).square()
-            alone = float((weight * (others - target).square()).mean())
-            return alone, (squares @ weight / len(y)).cpu().numpy()
 
-        return errors
-
-    def trusting(self, alone: float, blended: np.ndarray) -> Part:
-        """Choose how far to trust a network, by what `beside` tells; not more than it deserves."""
-        first = max(int(np.searchsorted(_NETWORK_ERRORS, alone)) - 1, 0)
-        chosen = first + int(blended[first:].argmin())
-        return self._replace(network_error=float(_NETWORK_ERRORS[chosen]))
+def blend(
+    mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], observed: Tensor, error: float
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Update a normal law by an observation of the given error variance."""
+    share = variance / (variance + error)
+    return (1 - share) * mean + share * observed, share * error
 
 
 class SmoothLink(NamedTuple):
-    """Posteriors in one kind of units or in two, averaged, and the units of their inputs."""
+    """What predicts targets from standardised features.
+
+    Parameters
+    ----------
+    parts : tuple of Part
+        The best one first; their shares sum to 1.
+    basis : Tensor of shape (d, h)
+        The coordinates of the features in which the processes live.
+    limits : Limits
+        How far the function is followed.
+    candidates : DataFrame
+        The processes that were compared for the first part.
+    variation : Variation
+        The directions along which the first part's mean varies.
+    """
 
     parts: tuple[Part, ...]
-    """The best one first; the shares sum to 1."""
     basis: Float[Tensor, "d h"]
     limits: Limits
     candidates: pd.DataFrame
-    """The processes compared for the first part."""
-    variation: Float[Tensor, " k"]
-    """Eigenvalues of the average gradient outer product, largest first; its eigenvectors are the
-    axes of the limits."""
+    variation: Variation
 
     @classmethod
     def fit(
@@ -130,37 +98,60 @@ class SmoothLink(NamedTuple):
         units: TargetScale,
         y: Float[np.ndarray, " n"],
         k: int | None,
-        network: Network,
+        starts_of: StartsOf,
         rng: np.random.Generator,
-        max_rounds: int,
         step: Callable[[], None] = lambda: None,
     ) -> SmoothLink:
-        """Search for the directions in the span of the features, and condition on all rows."""
-        data = data._replace(target=units(torch.from_numpy(y)).to(data.target))
+        """Search for the directions in the span of the features, and condition on all rows.
+
+        Parameters
+        ----------
+        data : TrainingData
+            The rows.
+        units : TargetScale
+            The units in which the processes are to see the targets.
+        y : ndarray of shape (n,)
+            The targets as they are.
+        k : int, optional
+            The number of directions; None for a choice by the evidence.
+        starts_of : callable
+            Makes what makes the starts of the search, for rows with targets in these units.
+        rng : numpy.random.Generator
+            Draws rows and rotations.
+        step : callable
+            Called after each step of the search.
+
+        Returns
+        -------
+        SmoothLink
+            With one part.
+        """
+        rows = _rows(data, units, y)
         k = min(k, data.basis.shape[1]) if k else None
-        rows = Data.of(data.inputs @ data.basis, data.target, data.weight)
+        starts_on = starts_of(data._replace(target=rows.y[:, 0]))
         with one_thread():
-            (processes, shares), compared = search(data, rows, k, network, rng, max_rounds, step)
-        return cls._of(Mixture.of(processes, shares, rows, rng), units, data, _table(compared))
+            found = search(rows, k, starts_on, rng, step, by_feature=data.has_axes)
+        mixture = Mixture.of(found.processes, found.shares, rows, rng)
+        return cls._of(mixture, units, data, _table(found.candidates))
 
     @classmethod
     def _of(
         cls, mixture: Mixture, units: TargetScale, data: TrainingData, candidates: pd.DataFrame
     ) -> SmoothLink:
-        variation, axes = _variation(mixture, data)
-        limits = Limits.of(axes, variation, data.inputs)
+        variation = _variation(mixture, data)
+        limits = Limits.of(variation, data.inputs)
         return cls((Part(mixture, units),), data.basis, limits, candidates, variation)
 
-    def on(
+    def conditioned_on(
         self, data: TrainingData, y: Float[np.ndarray, " n"], rng: np.random.Generator
     ) -> SmoothLink:
-        """Condition the first part on other rows, in the same units."""
-        units = self.units.reaching(y)
+        """Condition the first part on other rows in the same units."""
+        units = self.units.with_range(y)
         rows = _rows(data, units, y)
         mixture = Mixture.of(self.mixture.processes, list(self.mixture.shares), rows, rng)
         return self._of(mixture, units, data, self.candidates)
 
-    def seen_by(
+    def with_processes_of(
         self,
         other: SmoothLink,
         factor: Float[np.ndarray, " d"],
@@ -168,9 +159,9 @@ class SmoothLink(NamedTuple):
         y: Float[np.ndarray, " n"],
         rng: np.random.Generator,
     ) -> SmoothLink:
-        """Take another link's processes instead, in its units, on the directions of this one.
+        """Take another link's processes and units, on the directions and the rows of this one.
 
-        The factor turns standardised features into those that the other link has seen.
+        The factor turns features in the units of this link into those of the other.
         """
         Q = self.mixture.span
         scaled = torch.from_numpy(factor).to(self.basis)[:, None] * other.basis
@@ -183,91 +174,25 @@ class SmoothLink(NamedTuple):
         mixture = Mixture.of(processes, list(other.mixture.shares), rows, rng)
         return self._replace(parts=(Part(mixture, other.units),))
 
-    def averaged(self, other: SmoothLink, share: float) -> SmoothLink:
-        """Average with a link of the same directions, which counts that much."""
+    def averaged_with(self, other: SmoothLink, share: float) -> SmoothLink:
+        """Average with a link of one part on the same directions, which counts that much."""
         (first,), (second,) = self.parts, other.parts
         return self._replace(parts=(first._replace(share=1 - share), second._replace(share=share)))
 
     @property
     def mixture(self) -> Mixture:
-        """The best part's processes."""
+        """The first part's processes."""
         return self.parts[0].mixture
 
     @property
     def units(self) -> TargetScale:
-        """The best part's units."""
+        """The first part's units."""
         return self.parts[0].units
 
     @property
     def log_share(self) -> float:
-        """How much the targets' logarithms count."""
+        """How much the processes of the targets' logarithms count."""
         return sum((part.share for part in self.parts if part.units.logarithmic), 0.0)
-
-    def __call__(
-        self, inputs: Float[Tensor, "n d"], others: Float[Tensor, " n"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return the mean and the standard deviation of new targets, noise included.
-
-        A network is taken for an observation of the function: it counts where the data say little,
-        as beyond their range.
-        """
-        pairs = zip(inputs.split(_ROWS), others.split(_ROWS), strict=True)
-        found = [self._average(rows @ self.basis, theirs) for rows, theirs in pairs]
-        mean, variance = zip(*found, strict=True)
-        return torch.cat(mean), torch.cat(variance).sqrt()
-
-    def _average(self, z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        each = zip(*(part(z, others) for part in self.parts), strict=True)
-        means, variances = (torch.stack(values) for values in each)
-        shares = means.new_tensor([part.share for part in self.parts])
-        mean = shares @ means
-        return mean, shares @ (variances + (means - mean).square())
-
-    def beside(self, standardise: Standardisation, train: Rows, held_out: Rows) -> Beside:
-        """Return what tells how predictions of held-out rows do, for each part.
-
-        The processes forget these rows, unless rows are many: then a few make no difference.
-        """
-
-        def tensors(rows: Rows) -> list[Tensor]:
-            inputs, *rest = (
-                torch.from_numpy(values).to(self.basis)
-                for values in (standardise(rows.X), rows.y, rows.weight)
-            )
-            return [inputs @ self.basis, *rest]
-
-        parts = self.parts
-        if len(train.y) <= self.mixture.n_points:
-            parts = tuple(part.on(*tensors(train)) for part in parts)
-        each = [part.beside(*tensors(held_out)) for part in parts]
-        return lambda outputs: [errors(outputs) for errors in each]
-
-    def trusting(self, errors: list[tuple[float, np.ndarray]]) -> SmoothLink:
-        """Choose how far each part trusts a network, by what `beside` tells; no folds, no trust."""
-        pairs = zip(self.parts, errors, strict=True)
-        parts = tuple(part.trusting(*error) for part, error in pairs) if errors else self.parts
-        return self._replace(parts=parts)
-
-    def left_out(
-        self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the residuals of the training rows, left out where possible, and their errors.
-
-        In the units of the first part, of which alone they are.
-        """
-        if self.mixture.n_points == len(y):  # conditioned exactly
-            residual, variance = self.mixture.left_out()
-            return residual, variance.sqrt()
-        return self.residuals(inputs, y)
-
-    def residuals(
-        self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the residuals of other rows in units of the first part, and their errors."""
-        moments = [self.mixture(rows @ self.basis) for rows in inputs.split(_ROWS)]
-        mean, variance = (torch.cat(values) for values in zip(*moments, strict=True))
-        target = self.units(torch.from_numpy(y)).to(mean)
-        return target - mean, (variance + self.mixture.noise).sqrt()
 
     @property
     def n_directions(self) -> int:
@@ -279,12 +204,53 @@ class SmoothLink(NamedTuple):
         """Whether the best process came to a maximum of its marginal likelihood."""
         return self.mixture.processes[0].converged
 
+    def __call__(
+        self, inputs: Float[Tensor, "n d"], outputs: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Return the mean and the standard deviation of new targets, noise included.
+
+        The outputs are a network's predictions. They are taken for observations of the function,
+        and so count where the data say little, as beyond their range.
+        """
+        pairs = zip(inputs.split(_ROWS), outputs.split(_ROWS), strict=True)
+        found = [self._average(rows @ self.basis, theirs) for rows, theirs in pairs]
+        mean, variance = zip(*found, strict=True)
+        return torch.cat(mean), torch.cat(variance).sqrt()
+
+    def _average(self, z: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        each = zip(*(part(z, outputs) for part in self.parts), strict=True)
+        means, variances = (torch.stack(values) for values in each)
+        shares = means.new_tensor([part.share for part in self.parts])
+        mean = shares @ means
+        return mean, shares @ (variances + (means - mean).square())
+
+    def left_out(
+        self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the first part's residuals of the training rows, and their standard errors.
+
+        In its units. Where the conditioning is exact, each row is left out in its own residual.
+        """
+        if self.mixture.n_points == len(y):
+            residual, variance = self.mixture.left_out()
+            return residual, variance.sqrt()
+        return self.residuals(inputs, y)
+
+    def residuals(
+        self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the first part's residuals of any rows in its units, and their standard errors."""
+        moments = [self.mixture(rows @ self.basis) for rows in inputs.split(_ROWS)]
+        mean, variance = (torch.cat(values) for values in zip(*moments, strict=True))
+        target = self.units(torch.from_numpy(y)).to(mean)
+        return target - mean, (variance + self.mixture.noise).sqrt()
+
     def to(self, device: str) -> SmoothLink:
         """Move to a device."""
         return self._replace(
             parts=tuple(part._replace(mixture=part.mixture.to(device)) for part in self.parts),
             basis=self.basis.to(device),
-            limits=Limits(*(value.to(device) for value in self.limits)),
+            limits=self.limits.to(device),
             variation=self.variation.to(device),
         )
 
@@ -295,9 +261,7 @@ def _rows(data: TrainingData, units: TargetScale, y: Float[np.ndarray, " n"]) ->
     return Data.of(data.inputs @ data.basis, target, data.weight)
 
 
-def _variation(
-    mixture: Mixture, data: TrainingData
-) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
+def _variation(mixture: Mixture, data: TrainingData) -> Variation:
     """Decompose the average gradient outer product of the mean."""
     # In an orthonormal basis of the span: more digits than in all coordinates.
     Q = torch.linalg.qr(data.basis @ mixture.span)[0]
@@ -305,11 +269,11 @@ def _variation(
     for rows, weight in zip(data.inputs.split(_ROWS), data.weight.split(_ROWS), strict=True):
         slopes = mixture.gradients(rows @ data.basis) @ (data.basis.T @ Q)
         M += (slopes * weight[:, None]).T @ slopes / len(data.inputs)
-    values, vectors = torch.linalg.eigh(M)
-    return values.flip(0).clamp_min(0), Q @ vectors.flip(1)
+    return Variation.of(M, Q)
 
 
 def _table(processes: list[Process]) -> pd.DataFrame:
+    """Tabulate processes as `MultiIndexRegressor.candidates_` shows them."""
     return pd.DataFrame(
         {
             "n_directions": [process.n_directions for process in processes],

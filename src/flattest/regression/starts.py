@@ -1,6 +1,7 @@
-"""Where the search for the directions starts: what networks and coarse processes vary along.
+"""Where the search for directions starts: what networks and coarse processes vary along.
 
-Both are fitted on all features, then on what their average gradient outer product says, and again.
+Both are fitted on all features, then again on the features re-weighted by the average gradient
+outer product of the fit before, and so on.
 """
 
 from __future__ import annotations
@@ -14,28 +15,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.regression.elimination import Learner, Network, sizes
+from flattest.regression.elimination import Learner, sizes
 from flattest.regression.gaussian_process import Data, Process, gradients
+from flattest.regression.regularisation_path import NetworkSettings
 from flattest.regression.training_data import TrainingData
-
-SHAPE = "matern52"
-"""The kernel that is searched with: less smooth than most links, so that it fits all."""
-_NOISE = 0.1  # at the start; the landscape is smoother with much
-_ONCE, _IN_ROUNDS = 0.03, 0.1
-"""Strengths of the penalty of a network fitted once, and of one fitted in rounds."""
-STARTS = 4
-"""Starts that are usually enough; the ones after them are networks of other seeds."""
-_MORE = 3
-_ROUNDS = (2, 5)
-"""Rounds of re-weighting after which the coarse processes serve."""
-_SCALES, _NOISES = (0.5, 1.0, 2.0), np.geomspace(1e-4, 10, 11)
+from flattest.regression.tuning import (
+    COARSE_NOISES,
+    COARSE_SCALES,
+    MORE_STARTS,
+    REWEIGHTINGS,
+    SEARCH_SHAPE,
+    START_NOISE,
+    STRENGTH_IN_ROUNDS,
+    STRENGTH_ONCE,
+)
 
 
 def starts(
     training: TrainingData,
     data: Data,
     k: int,
-    network: Network,
+    network: NetworkSettings,
     rng: np.random.Generator,
     max_rounds: int,
 ) -> Iterator[Process]:
@@ -46,15 +46,15 @@ def starts(
     training : TrainingData
         The rows for the networks.
     data : Data
-        Blocks of rows for the processes, in coordinates of the basis.
+        The same rows for the processes, in blocks and in coordinates of the basis.
     k : int
         The number of directions.
-    network : Network
-        What every network starts from.
+    network : NetworkSettings
+        The settings of the networks.
     rng : numpy.random.Generator
         Seeds the networks.
     max_rounds : int
-        The most rounds in which a fit is repeated on what the one before found.
+        The most rounds of re-weighting.
 
     Yields
     ------
@@ -62,34 +62,42 @@ def starts(
         Not fitted yet.
     """
     processes = _of_processes(data, k, max_rounds)
-    for strength, rounds in [(_ONCE, 0), (_IN_ROUNDS, max_rounds)] * (1 + _MORE):
-        # One of each kind in turn: two that agree are then not two of a kind.
+    for strength, rounds in [(STRENGTH_ONCE, 0), (STRENGTH_IN_ROUNDS, max_rounds)] * (
+        1 + MORE_STARTS
+    ):
+        # A process and a network in turn: two starts that agree are then not two of a kind.
         yield from (_start(data, projection) for projection in itertools.islice(processes, 1))
         found = _of_network(training, k, network, strength, rounds, int(rng.integers(2**63)))
         yield _start(data, training.basis.T @ found)
 
 
 def _start(data: Data, projection: Float[Tensor, "d k"]) -> Process:
+    """Make a process whose projections have unit size."""
     unit = projection / _size(data.X @ projection)
-    return Process(SHAPE, unit, unit.new_ones(1), _NOISE)
+    return Process(SEARCH_SHAPE, unit, unit.new_ones(1), START_NOISE)
 
 
 def _of_network(
-    training: TrainingData, k: int, network: Network, strength: float, rounds: int, seed: int
+    training: TrainingData,
+    k: int,
+    network: NetworkSettings,
+    strength: float,
+    rounds: int,
+    seed: int,
 ) -> Float[Tensor, "d k"]:
-    """Fit a network on ever fewer directions, and weigh the last ones by how it varies."""
-    learner = Learner(training, network)
+    """Fit a network on ever fewer directions, and weigh the last ones by how much it varies."""
+    learner = Learner.on(training, network)
     for size in [*sizes(training.basis.shape[1], k, rounds)[1:], k]:
         fits, _ = learner.path(np.array([strength]), seed)
-        values, vectors = learner.gradients(fits[0])
-        learner.basis = vectors[:, :size]
+        values, vectors = learner.variation(fits[0])
+        learner = learner.with_basis(vectors[:, :size])
     return vectors[:, :k] * values[:k].sqrt()
 
 
 def _of_processes(data: Data, k: int, max_rounds: int) -> Iterator[Float[Tensor, "d k"]]:
     """Re-weight all features by the average gradient outer product, and take its top."""
     A = torch.eye(data.X.shape[-1], dtype=data.X.dtype, device=data.X.device)
-    due = {min(rounds, max_rounds) for rounds in _ROUNDS}
+    due = {min(rounds, max_rounds) for rounds in REWEIGHTINGS}
     for done in range(1, max(due) + 1):
         process = _coarse(data, A / _size(data.X @ A))
         slopes = gradients(data, process)
@@ -107,16 +115,16 @@ def _size(z: Tensor) -> float:
 
 
 def _coarse(data: Data, projection: Float[Tensor, "d k"]) -> Process:
-    """Choose the scale and the noise from a grid, and the variance by its closed form."""
+    """Choose scale and noise of a process from a grid, and its variance by the closed form."""
     best, highest = None, -math.inf
     # In units of each row's noise, so that one decomposition serves for all noises.
     half = data.spread.rsqrt()[..., None]
-    for scale in _SCALES:
+    for scale in COARSE_SCALES:
         z = data.X @ (scale * projection)
-        unit = Process(SHAPE, scale * projection, z.new_ones(1), 0.0, free="scale")
+        unit = Process(SEARCH_SHAPE, scale * projection, z.new_ones(1), 0.0, free="scale")
         values, vectors = torch.linalg.eigh(half * unit.covariance(z, z) * half.mT)
         squares = (vectors.mT @ (half * data.y)).square()[..., 0]
-        for noise in _NOISES.tolist():
+        for noise in COARSE_NOISES.tolist():
             shrunk = values.clamp_min(0) + noise
             variance = (squares / shrunk).mean()
             found = -float(len(squares.flatten()) * variance.log() + shrunk.log().sum())

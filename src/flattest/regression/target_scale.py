@@ -1,4 +1,4 @@
-"""In what units a Gaussian process sees the targets: linear ones, or logarithms."""
+"""The units in which a Gaussian process sees the targets: linear ones, or logarithms."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from jaxtyping import Float
 from scipy.stats import skew
 from torch import Tensor
 
-_BEYOND = 0.25
-"""How far beyond the range of the targets their means are believed, in units of the range."""
+from flattest.regression.tuning import BELIEVED_BEYOND_TARGETS
 
 
 class TargetScale(NamedTuple):
-    """Targets of mean 0 and unit size, or their logarithms."""
+    """A map from targets, or their logarithms, to mean 0 and unit size.
+
+    Parameters
+    ----------
+    centre, size : float
+        The mean and the standard deviation of what is scaled.
+    least, most : float
+        The range of the training targets. Predictions may lie below it, where logarithms need not
+        exist: they count as the least one.
+    logarithmic : bool
+        Whether logarithms are scaled.
+    """
 
     centre: float
     size: float
     least: float
     most: float
-    """The range seen. Logarithms of smaller ones, as predictions may be, are the smallest one's."""
     logarithmic: bool
 
     @classmethod
@@ -33,14 +42,14 @@ class TargetScale(NamedTuple):
         logarithmic: bool,
         centred: bool,
     ) -> TargetScale:
-        """Measure the training targets, all positive where logarithms are wanted."""
+        """Measure training targets, which must be positive where logarithms are wanted."""
         values = np.log(y) if logarithmic else y
         centre = float(np.average(values, weights=weight)) if centred else 0.0
         size = float(np.sqrt(np.average(np.square(values - centre), weights=weight)))
         return cls(centre, size or 1.0, float(y.min()), float(y.max()), logarithmic)
 
-    def reaching(self, y: Float[np.ndarray, " n"]) -> TargetScale:
-        """Return the same units where the range seen is that of other targets."""
+    def with_range(self, y: Float[np.ndarray, " n"]) -> TargetScale:
+        """Return the same units with the range of other training targets."""
         return self._replace(least=float(y.min()), most=float(y.max()))
 
     def __call__(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -49,34 +58,35 @@ class TargetScale(NamedTuple):
         return (values - self.centre) / self.size
 
     def log_slope(self, y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Return the logarithm of the slope of the units in the targets, which turns densities."""
+        """Return the logarithm of the derivative of the units, by which densities change."""
         return -np.log(self.size) - (np.log(y) if self.logarithmic else np.zeros_like(y))
 
     def moments(
         self, mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], noise: float
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        r"""Turn the mean and variance of a function, and noise, into the moments of targets.
+        r"""Turn mean and variance of a function in these units, and noise, into those of targets.
 
-        Where the function is ``m`` and the noise of its normal logarithm ``w``, targets have mean
+        Linear units only scale them. A target whose logarithm is normal with mean ``m`` and noise
+        variance ``w`` has the mean
 
         .. math::
             \mu = e^{m + w / 2},
 
-        believed up to a quarter of the range seen beyond it: exponentials of lines that go on soon
-        exceed all bounds. A function of variance ``v`` would add ``v / 2`` to the exponent; but
-        that is large only where little is known of it, least that it is normal. The variance is
-        ``(e^{v + w} - 1) \mu^2``.
+        which is cut off a quarter of a range beyond the training targets. A variance ``v`` of the
+        function itself would add ``v / 2`` to the exponent; it does not, because ``v`` is large
+        only where little is known of the function, least of all that it is normal. It counts in
+        the variance, ``(e^{v + w} - 1) \mu^2``.
         """
         m, v, w = self.centre + self.size * mean, self.size**2 * variance, self.size**2 * noise
         if not self.logarithmic:
             return m, v + w
-        highest = self.most + _BEYOND * (self.most - self.least)
+        highest = self.most + BELIEVED_BEYOND_TARGETS * (self.most - self.least)
         middle = torch.exp(m + w / 2).clamp_max(highest)
         return middle, (v + w).expm1() * middle**2
 
 
 def may_be_logarithmic(y: Float[np.ndarray, " n"]) -> bool:
-    """Tell whether logarithms are worth a try: of positive targets that they make less skewed."""
+    """Tell whether logarithms are worth a try: targets are positive, and less skewed as such."""
     if len(y) < 3 or y.min() <= 0 or np.ptp(y) == 0:
         return False
     return abs(float(skew(np.log(y)))) < abs(float(skew(y)))

@@ -1,4 +1,8 @@
-"""Training data of a regression: distinct rows, how much each counts, and standard units."""
+"""Training data of a regression: distinct rows, how much each counts, and standard units.
+
+A row that counts ``w`` times is one row with the weight ``w``: neither the order of the data nor
+repetitions matter.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,36 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.two_layer.networks import append_bias_coordinate
+from flattest.two_layer.networks import TwoLayerNet, append_bias_coordinate
+
+_ROWS = 8192  # evaluated together, to bound the memory
 
 
 class Rows(NamedTuple):
-    """Distinct rows in sorted order: neither the order of the data nor repetitions matter.
+    """The distinct rows of a data set in sorted order, and how the rows given map to them.
 
-    A repeated row counts like one row of as much weight, and weights count relative to each other.
+    Parameters
+    ----------
+    X, y : ndarray of shape (n, d) and (n,)
+        The distinct rows.
+    weight : ndarray of shape (n,)
+        How much each counts, of mean 1.
+    position : ndarray of shape (g,)
+        For each row given the distinct row that it is equal to; -1 where its weight is 0, or where
+        it was left out.
+    given : ndarray of shape (g,)
+        The weights as they were given.
     """
 
     X: Float[np.ndarray, "n d"]
     y: Float[np.ndarray, " n"]
     weight: Float[np.ndarray, " n"]
-    """Of mean 1."""
     position: np.ndarray
-    """For each row given the distinct row it is equal to; -1 where its weight is 0."""
+    given: Float[np.ndarray, " g"]
 
     @classmethod
     def of(cls, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Rows:
-        """Sort and merge."""
+        """Sort the rows and merge equal ones."""
         counted = np.flatnonzero(weight > 0)
         table = np.column_stack([X, y])[counted]
         order = np.lexsort(table.T)
@@ -39,7 +54,7 @@ class Rows(NamedTuple):
         index[counted[order]] = position
         distinct = table[new]
         X, y = np.ascontiguousarray(distinct[:, :-1]), distinct[:, -1].copy()
-        return cls(X, y, total / total.mean(), index)
+        return cls(X, y, total / total.mean(), index, weight)
 
     def without(self, left_out: np.ndarray) -> Rows:
         """Leave some of the distinct rows out."""
@@ -49,11 +64,36 @@ class Rows(NamedTuple):
         index = np.where(kept, np.cumsum(kept) - 1, -1)
         weight = self.weight[kept]
         index = np.where(self.position < 0, -1, index[self.position])
-        return Rows(self.X[kept], self.y[kept], weight / weight.mean(), index)
+        return Rows(self.X[kept], self.y[kept], weight / weight.mean(), index, self.given)
+
+    def part(self, index: np.ndarray) -> Rows | None:
+        """Take some of the rows given; None where none of them counts."""
+        position = self.position[index]
+        counted = index[position >= 0]
+        total = np.bincount(self.position[counted], self.given[counted], minlength=len(self.y))
+        chosen = total > 0
+        if not chosen.any():
+            return None
+        renamed = np.where(chosen, np.cumsum(chosen) - 1, -1)
+        return Rows(
+            self.X[chosen],
+            self.y[chosen],
+            total[chosen] / total[chosen].mean(),
+            np.where(position < 0, -1, renamed[position]),
+            self.given[index],
+        )
 
 
 class Standardisation(NamedTuple):
-    """Centred inputs of unit variance and centred targets; constant columns become zero."""
+    """The map to centred inputs of unit variance and centred targets.
+
+    Parameters
+    ----------
+    mean, inverse_scale : ndarray of shape (d,)
+        What is taken from each feature, and what it is then multiplied with; 0 for constant ones.
+    intercept : float
+        What is taken from the targets.
+    """
 
     mean: np.ndarray
     inverse_scale: np.ndarray
@@ -61,7 +101,7 @@ class Standardisation(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows, *, centred: bool) -> Standardisation:
-        """Measure the training data."""
+        """Measure training data; without centring, means are 0 and variances those about 0."""
         X, y, weight = rows.X, rows.y, rows.weight
         mean = np.average(X, axis=0, weights=weight) if centred else np.zeros(X.shape[1])
         size = np.abs(X - mean).max(axis=0)
@@ -84,7 +124,18 @@ class Standardisation(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """The rows in standard units, as tensors, and a basis of the features' span."""
+    """Rows in standard units, as tensors, and a basis of the features' span.
+
+    Parameters
+    ----------
+    standardise : Standardisation
+        The units.
+    inputs, target, weight : Tensor of shape (n, d), (n,) and (n,)
+        The rows.
+    basis : Tensor of shape (d, r)
+        The features themselves where they are linearly independent, otherwise an orthonormal basis
+        of what they span.
+    """
 
     standardise: Standardisation
     inputs: Float[Tensor, "n d"]
@@ -94,23 +145,22 @@ class TrainingData(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows, *, bias: bool, device: torch.device) -> TrainingData:
-        """Standardise; centred where there is a bias."""
+        """Standardise rows, centred where there is a bias."""
         standardise = Standardisation.of(rows, centred=bias)
         inputs, target, weight = _tensors(standardise, rows, device)
         _, S, Vh = torch.linalg.svd(inputs, full_matrices=False)
         rank = int((S > S[0] * max(inputs.shape) * torch.finfo(S.dtype).eps).sum())
-        # Where no feature depends on others, the features themselves.
         axes = torch.eye(inputs.shape[1]).to(inputs)[:, standardise.inverse_scale > 0]
         basis = axes if 0 < rank == axes.shape[1] else Vh[: max(rank, 1)].T
         return cls(standardise, inputs, target, weight, basis)
 
-    def on(self, rows: Rows) -> TrainingData:
-        """Take other rows, in the same units."""
+    def with_rows(self, rows: Rows) -> TrainingData:
+        """Return other rows in the same units."""
         inputs, target, weight = _tensors(self.standardise, rows, self.inputs.device)
         return self._replace(inputs=inputs, target=target, weight=weight)
 
-    def some(self, rows: Tensor) -> TrainingData:
-        """Take some of the rows, in the same units."""
+    def take(self, rows: Tensor) -> TrainingData:
+        """Return some of the rows in the same units."""
         return self._replace(
             inputs=self.inputs[rows], target=self.target[rows], weight=self.weight[rows]
         )
@@ -128,7 +178,7 @@ class TrainingData(NamedTuple):
     def weighted(
         self, inputs: Float[Tensor, "n h"], bias: bool, degree: float
     ) -> tuple[Float[Tensor, "n h1"], Float[Tensor, " n"]]:
-        """Return inputs and targets on which a network's loss and flatness are the weighted ones.
+        """Return inputs and targets on which plain loss and flatness are the weighted ones.
 
         A homogeneous network of degree ``p`` has ``f(c x) = c^p f(x)``, and the squared norm of its
         gradient in the parameters grows by ``c^2p``: ``w^(1/2p) x`` with the target ``w^(1/2) y``
@@ -147,3 +197,10 @@ def _tensors(standardise: Standardisation, rows: Rows, device: torch.device) -> 
 def with_bias(inputs: Float[Tensor, "n d"], bias: bool) -> Float[Tensor, "n d1"]:
     """Append the bias coordinate, if there is one."""
     return append_bias_coordinate(inputs) if bias else inputs
+
+
+def evaluate(net: TwoLayerNet, inputs: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Evaluate a network on standardised inputs, with the bias coordinate if it has one."""
+    bias = net.n_features > inputs.shape[1]
+    with torch.no_grad():
+        return torch.cat([net(with_bias(block, bias)) for block in inputs.split(_ROWS)])

@@ -28,7 +28,7 @@ from flattest.two_layer.networks import TwoLayerNet, write_safetensors
 
 MODEL_FILE = "model.safetensors"
 """The name of a model file in the folder of a fit."""
-_FORMAT = "flattest.SavedModel/4"
+_FORMAT = "flattest.SavedModel/5"
 
 
 class SavedModelError(FlattestError):
@@ -203,8 +203,7 @@ class SavedModel:
         }
         metadata = {
             "format": _FORMAT,
-            "activation": json.dumps(self.predictor.network.activation.to_dict()),
-            "kernels": json.dumps(self.predictor.kernels()),
+            "predictor": json.dumps(self.predictor.description(), allow_nan=False),
             "encoding": json.dumps(self.encoding.to_dict()),
             "flattest_version": self.fitted_with,
         }
@@ -253,10 +252,14 @@ class SavedModel:
         found = metadata.get("format")
         if found != _FORMAT:
             raise ValueError(f"its format is {found!r}, not {_FORMAT!r}")
-        shape = Homogeneous.from_dict(json.loads(metadata["activation"]))
+        description = json.loads(metadata["predictor"])
         encoding = Encoding.from_dict(json.loads(metadata["encoding"]))
-        network = TwoLayerNet(tensor("weights"), tensor("coefficients"), shape)
-        predictor = Predictor.of(network, json.loads(metadata["kernels"]), tensor)
+        network = TwoLayerNet(
+            tensor("network.weights"),
+            tensor("network.coefficients"),
+            Homogeneous.from_dict(description["activation"]),
+        )
+        predictor = Predictor.of(description, network, tensor)
         d, fitted = len(encoding.feature_names), len(predictor.standardise.mean)
         if fitted != d:
             raise ValueError(f"it was fitted to {fitted} features, but encodes {d}")

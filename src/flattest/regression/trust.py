@@ -1,0 +1,127 @@
+"""How far a network is trusted beside the processes: a variance, chosen by held-out error.
+
+The network's prediction is taken for an observation of the function with some error variance (see
+`smooth_link.blend`). Each variance of a table is tried on rows that neither the processes nor the
+network have seen, and the one with the least squared error is taken; but no smaller one than the
+network's own error deserves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flattest.regression.gaussian_process import Data
+from flattest.regression.smooth_link import Part, SmoothLink, blend
+from flattest.regression.training_data import Rows, Standardisation
+from flattest.regression.tuning import NETWORK_ERRORS
+
+
+class HeldOutFold(NamedTuple):
+    """A fold: its training rows, its held-out rows, and a network's predictions of the latter."""
+
+    train: Rows
+    held_out: Rows
+    outputs: Float[Tensor, " n"]
+
+
+def network_errors(
+    part: Part,
+    z: Float[Tensor, "n h"],
+    y: Float[Tensor, " n"],
+    weight: Float[Tensor, " n"],
+    outputs: Float[Tensor, " n"],
+) -> tuple[float, Float[np.ndarray, " q"]]:
+    """Compare predictions with targets: those of the network alone, and every blend.
+
+    Parameters
+    ----------
+    part : Part
+        Processes that have not seen these rows.
+    z, y, weight : Tensor of shape (n, h), (n,) and (n,)
+        The rows in the coordinates of the processes.
+    outputs : Tensor of shape (n,)
+        The network's predictions.
+
+    Returns
+    -------
+    alone : float
+        The mean squared error of the network, in the units of the part.
+    blended : ndarray of shape (q,)
+        The mean squared error, in units of the targets, with each of `NETWORK_ERRORS`.
+    """
+    mean, variance = part.mixture(z)
+    observed = part.units(outputs)
+    noise = part.mixture.noise
+    means = [
+        part.units.moments(*blend(mean, variance, observed, error), noise)[0]
+        for error in NETWORK_ERRORS
+    ]
+    squares = (torch.stack(means) - y).square()
+    alone = float((weight * (observed - part.units(y)).square()).mean())
+    return alone, (squares @ weight / len(y)).cpu().numpy()
+
+
+def choose_error(alone: float, blended: Float[np.ndarray, " q"]) -> float:
+    """Choose the variance of the least error, to the table's spacing no less than `alone`.
+
+    Parameters
+    ----------
+    alone, blended
+        As `network_errors` returns them, or averages over folds.
+
+    Returns
+    -------
+    float
+        One of `NETWORK_ERRORS`.
+    """
+    first = max(int(np.searchsorted(NETWORK_ERRORS, alone)) - 1, 0)
+    return float(NETWORK_ERRORS[first + int(blended[first:].argmin())])
+
+
+def trusting(
+    link: SmoothLink, standardise: Standardisation, folds: Iterable[HeldOutFold]
+) -> SmoothLink:
+    """Choose for each part of a link how far it trusts a network; without folds, not at all.
+
+    The processes forget the held-out rows, unless rows are many: then a few make no difference.
+    """
+    by_fold = [_errors(link, standardise, fold) for fold in folds]
+    if not by_fold:
+        return link
+    parts = []
+    for part, errors in zip(link.parts, zip(*by_fold, strict=True), strict=True):
+        alone, blended = (np.mean(values, axis=0) for values in zip(*errors, strict=True))
+        parts.append(part._replace(network_error=choose_error(float(alone), blended)))
+    return link._replace(parts=tuple(parts))
+
+
+def _errors(
+    link: SmoothLink, standardise: Standardisation, fold: HeldOutFold
+) -> list[tuple[float, np.ndarray]]:
+    """Return the errors on the held-out rows of a fold, for each part of the link."""
+    parts = link.parts
+    if len(fold.train.y) <= link.mixture.n_points:
+        z, y, weight = _tensors(link, standardise, fold.train)
+        parts = tuple(
+            part._replace(mixture=part.mixture.conditioned_on(Data.of(z, part.units(y), weight)))
+            for part in parts
+        )
+    rows = _tensors(link, standardise, fold.held_out)
+    return [network_errors(part, *rows, fold.outputs) for part in parts]
+
+
+def _tensors(
+    link: SmoothLink, standardise: Standardisation, rows: Rows
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows in the coordinates of a link, their targets and their weights."""
+    inputs, y, weight = (
+        torch.from_numpy(values).to(link.basis)
+        for values in (standardise(rows.X), rows.y, rows.weight)
+    )
+    return inputs @ link.basis, y, weight
