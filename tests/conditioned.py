@@ -4,10 +4,12 @@ import pandas as pd
 import torch
 
 from flattest.regression.gaussian_process import Data, Posterior, Process
+from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
-from flattest.regression.smooth_link import Limits, Part, SmoothLink
+from flattest.regression.smooth_link import Part, SmoothLink
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Rows, Standardisation
+from flattest.regression.variation import Variation
 
 
 def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Standardisation]:
@@ -19,6 +21,7 @@ def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Stan
     process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
     data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
     mixture = Mixture((Posterior.of(process, data),), (1.0,))
-    limits = Limits.of(basis[:, :1], basis[0, :1], inputs)
+    variation = Variation(basis[0, :1], basis[:, :1])
+    limits = Limits.of(variation, inputs)
     parts = (Part(mixture, units),)
-    return SmoothLink(parts, basis, limits, pd.DataFrame(), basis[0, :1]), standardise
+    return SmoothLink(parts, basis, limits, pd.DataFrame(), variation), standardise

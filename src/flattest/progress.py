@@ -33,7 +33,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(
-    description: str, text: str, *, shown: bool, total: float | None = None, **fields: Any
+    description: str, text: str, *, shown: bool, total: int | None = None, **fields: Any
 ) -> Iterator[Bar]:
     """Show a bar while the context lasts.
 
@@ -45,7 +45,7 @@ def progress_bar(
         Printed behind it; ``{task.fields[name]}`` stands for a field.
     shown : bool
         Whether to show anything.
-    total : float, optional
+    total : int, optional
         The number of steps, if it is known.
     **fields
         The fields of the text, at the start.

@@ -7,7 +7,8 @@ from conditioned import conditioned_link
 from scipy import stats
 
 from flattest.regression.mixture import share_of_worse
-from flattest.regression.outliers import RobustFit, _averaged, _densities, _Judged, _residuals
+from flattest.regression.outliers import log_densities
+from flattest.regression.robust_fit import Judged, RobustFit, average, residuals
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Rows, TrainingData
 
@@ -36,13 +37,13 @@ def test_rows_are_judged_by_density(logarithmic):
     spread = units.size * error
     law = stats.lognorm(spread, scale=np.exp(middle)) if logarithmic else stats.norm(middle, spread)
     mixed = 0.98 * law.pdf(y) + 0.02 / np.ptp(y)
-    density = np.logaddexp(*_densities(y, fit, residual, error))
+    density = np.logaddexp(*log_densities(y, residual, error, units.log_slope(y)))
     np.testing.assert_allclose(density, np.log(mixed), rtol=1e-9)
     # A projection of one feature, a variance and the noise.
     expected = np.log(mixed).sum() - 3 * np.log(N) / 2
-    assert _Judged(fit, density).score == pytest.approx(expected)
+    assert Judged(fit, density).score == pytest.approx(expected)
     without = fit._replace(outliers=np.arange(N) < 4)
-    assert _Judged(without, density).score == pytest.approx(expected - 4 * np.log(N) / 2)
+    assert Judged(without, density).score == pytest.approx(expected - 4 * np.log(N) / 2)
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])
@@ -67,13 +68,14 @@ def test_moments_of_targets(logarithmic):
     )
 
 
-def _judged(y: np.ndarray, *, logarithmic: bool, outliers: np.ndarray = NONE) -> _Judged:
+def _judged(y: np.ndarray, *, logarithmic: bool, outliers: np.ndarray = NONE) -> Judged:
     fit = _fit(y, logarithmic=logarithmic, outliers=outliers)
-    return _Judged(fit, np.logaddexp(*_densities(y, fit, *_residuals(_rows(y), fit))))
+    log_slope = fit.link.units.log_slope(y)
+    return Judged(fit, np.logaddexp(*log_densities(y, *residuals(_rows(y), fit), log_slope)))
 
 
 @pytest.mark.parametrize("left_out", [0, 3])
-def test_what_is_not_clearly_worse_is_averaged(left_out):
+def test_what_is_not_clearly_worse_isaverage(left_out):
     wave = 1 + np.sin(np.arange(N) / 4) ** 2
     outliers = np.arange(N) < left_out
     y = wave * np.exp(0.02 * RNG.standard_normal(N))
@@ -81,7 +83,7 @@ def test_what_is_not_clearly_worse_is_averaged(left_out):
     best, worse = sorted([raw, log], key=lambda entry: -entry.score)
     worst = worse._replace(density=worse.density - 1)
     for order in ([raw, log, worst], [worst, log, raw]):
-        fit = _averaged(_rows(y), order, np.random.default_rng(0))
+        fit = average(_rows(y), order, np.random.default_rng(0))
         assert [part.units for part in fit.link.parts] == [
             best.fit.link.units,
             worse.fit.link.units,
@@ -115,7 +117,7 @@ def test_what_is_clearly_worse_counts_for_nothing():
     y = np.exp(np.arange(N) / 15 + 0.3 * RNG.standard_normal(N))
     raw, log = _judged(y, logarithmic=False), _judged(y, logarithmic=True)
     for order in ([raw, log], [log, raw]):
-        fit = _averaged(_rows(y), order, np.random.default_rng(0))
+        fit = average(_rows(y), order, np.random.default_rng(0))
         assert fit is log.fit
         assert fit.link.log_share == 1
-    assert _averaged(_rows(y), [raw], np.random.default_rng(0)).link.log_share == 0
+    assert average(_rows(y), [raw], np.random.default_rng(0)).link.log_share == 0

@@ -72,7 +72,7 @@ def test_left_out_rows_are_forgotten():
     residual, variance = mixture.left_out()
     for i in (0, 7):
         rest = torch.arange(len(data.y)) != i
-        others = mixture.on(data.some(rest))
+        others = mixture.conditioned_on(data.take(rest))
         mean, of_function = others(data.X[i : i + 1])
         assert float(data.y[i] - mean) == pytest.approx(float(residual[i]), rel=1e-6)
         noise = sum(
@@ -111,7 +111,7 @@ def test_many_rows_are_known_by_some_of_them():
     z, others = (posterior.points for posterior in mixture.posteriors)
     torch.testing.assert_close(z, others)  # the same rows
     assert mixture.n_points == 1000
-    fewer = data.some(torch.arange(2000))
+    fewer = data.take(torch.arange(2000))
     assert Mixture.of(*pair, fewer, np.random.default_rng(0)).n_points == 2000
 
 

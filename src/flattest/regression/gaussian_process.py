@@ -215,7 +215,7 @@ def fit_process(data: Data, start: Process, effort: Effort) -> Process:
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         process = at(theta)
-        value, slope, *rest = _evidence_and_slopes(data, process)
+        value, slope, *rest = evidence_and_slopes(data, process)
         factor = torch.from_numpy(theta[size : size + scales]).to(base).exp()
         in_scale = (slope * process.projection).sum(0)
         in_scale = in_scale if scales == k else in_scale.sum(0, keepdim=True)
@@ -292,7 +292,7 @@ def _factorise(data: Data, process: Process) -> _Factored | None:
     return _Factored(z, terms, factor, weights, float(fit))
 
 
-def _evidence_and_slopes(
+def evidence_and_slopes(
     data: Data, process: Process
 ) -> tuple[float, Tensor, np.ndarray, np.ndarray]:
     """Return the evidence, and its slopes in the projection, log variances and log noise.

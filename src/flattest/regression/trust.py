@@ -91,7 +91,7 @@ def trusting(
 
     The processes forget the held-out rows, unless rows are many: then a few make no difference.
     """
-    by_fold = [_errors(link, standardise, fold) for fold in folds]
+    by_fold = [fold_errors(link, standardise, fold) for fold in folds]
     if not by_fold:
         return link
     parts = []
@@ -101,7 +101,7 @@ def trusting(
     return link._replace(parts=tuple(parts))
 
 
-def _errors(
+def fold_errors(
     link: SmoothLink, standardise: Standardisation, fold: HeldOutFold
 ) -> list[tuple[float, np.ndarray]]:
     """Return the errors on the held-out rows of a fold, for each part of the link."""

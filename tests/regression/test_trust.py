@@ -6,8 +6,10 @@ import torch
 from conditioned import conditioned_link
 
 import flattest as ft
-from flattest.regression.smooth_link import _NETWORK_ERRORS
-from flattest.regression.training_data import Rows
+from flattest.regression.smooth_link import SmoothLink
+from flattest.regression.training_data import Rows, Standardisation
+from flattest.regression.trust import HeldOutFold, choose_error, fold_errors, trusting
+from flattest.regression.tuning import NETWORK_ERRORS
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])
@@ -19,7 +21,8 @@ def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
     link, standardise = conditioned_link(rows, logarithmic=logarithmic)
     train, held_out = Rows.of(X[:15], y[:15], weight[:15]), Rows.of(X[15:], y[15:], weight[15:])
     outputs = held_out.y + rng.uniform(0, 0.2, 5)  # logarithms of less than was seen are cut off
-    ((unit_error, blended),) = link.beside(standardise, train, held_out)(torch.from_numpy(outputs))
+    fold = HeldOutFold(train, held_out, torch.from_numpy(outputs))
+    ((unit_error, blended),) = fold_errors(link, standardise, fold)
 
     # With NumPy alone.
     units, noise = link.units, link.mixture.noise
@@ -31,7 +34,7 @@ def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
     variance = 0.9 - (k * np.linalg.solve(K, k.T).T).sum(1)
     average = lambda values: np.average(values, weights=held_out.weight)  # noqa: E731
     assert unit_error == pytest.approx(average((scaled(outputs) - scaled(held_out.y)) ** 2))
-    for error, found in zip(_NETWORK_ERRORS, blended, strict=True):
+    for error, found in zip(NETWORK_ERRORS, blended, strict=True):
         precision = 1 / variance + 1 / error
         middle = (mean / variance + scaled(outputs) / error) / precision
         target = units.centre + units.size * middle
@@ -41,15 +44,41 @@ def test_held_out_rows_beside_a_process_that_does_not_know_them(logarithmic):
 
 
 def test_a_network_is_not_trusted_more_than_it_deserves():
-    rows = Rows.of(np.arange(6.0)[:, None], np.arange(6.0) ** 2, np.ones(6))
-    link, _ = conditioned_link(rows, logarithmic=False)
-    falling = np.linspace(1, 2, len(_NETWORK_ERRORS))  # the less trust, the worse
-    part = link.parts[0]
-    assert 0.03 / 10**0.5 <= part.trusting(0.03, falling).network_error <= 0.03
-    ignored = _NETWORK_ERRORS[-1]
-    assert part.trusting(0.03, falling[::-1]).network_error == ignored
-    assert link.trusting([(0.03, falling)]).parts[0] == part.trusting(0.03, falling)
-    assert link.trusting([]).parts[0].network_error == ignored  # nothing held out
+    falling = np.linspace(1, 2, len(NETWORK_ERRORS))  # the less trust, the worse
+    assert 0.03 / 10**0.5 <= choose_error(0.03, falling) <= 0.03
+    assert choose_error(0.03, falling[::-1]) == NETWORK_ERRORS[-1]
+
+
+def _folds(y: np.ndarray, outputs: list[np.ndarray]) -> tuple[SmoothLink, Standardisation, list]:
+    """Return a link, and folds that hold every other row out, with predictions of these."""
+    rows = Rows.of(np.arange(float(len(y)))[:, None], y, np.ones(len(y)))
+    link, standardise = conditioned_link(rows, logarithmic=False)
+    parts = [np.arange(start, len(y), 2) for start in (0, 1)]
+    folds = [
+        HeldOutFold(rows.part(other), rows.part(here), torch.from_numpy(values))
+        for here, other, values in zip(parts, parts[::-1], outputs, strict=True)
+    ]
+    return link, standardise, folds
+
+
+def test_trust_is_the_choice_by_the_mean_errors_of_the_folds():
+    y = np.arange(8.0) ** 2
+    link, standardise, folds = _folds(y, [y[::2] + 1, y[1::2] - 2])
+    found = trusting(link, standardise, folds).parts[0].network_error
+    alone, blended = zip(*(fold_errors(link, standardise, fold)[0] for fold in folds), strict=True)
+    assert found == choose_error(np.mean(alone), np.mean(blended, axis=0))
+    assert trusting(link, standardise, []) is link  # nothing held out
+    assert link.parts[0].network_error == NETWORK_ERRORS[-1]
+
+
+def test_a_network_that_knows_the_truth_is_trusted_more_than_one_that_does_not():
+    y = np.arange(40.0) ** 2
+    right, wrong = [y[::2], y[1::2]], [0 * y[::2], 0 * y[1::2]]
+    trusted, distrusted = (
+        trusting(*_folds(y, outputs)).parts[0].network_error for outputs in (right, wrong)
+    )
+    assert trusted == NETWORK_ERRORS[0]
+    assert distrusted > 1
 
 
 def test_a_network_has_no_say_where_a_process_knows_better():
