@@ -1,4 +1,4 @@
-"""Summarise ``benchmarks/results/regressor.json``: ``docs/regressor.md`` and its figure."""
+"""Summarise ``benchmarks/results/regressor.json`` in ``docs/regressor-benchmark.md``."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def main() -> None:
         *grid_section(cells),
         *tables_section(frame, relative),
     ]
-    (DOCS / "regressor.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (DOCS / "regressor-benchmark.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     figure(cells, relative, DOCS / "regressor-benchmark")
     (DOCS / "regressor-benchmark.svg").unlink(missing_ok=True)
 

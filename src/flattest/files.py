@@ -190,14 +190,42 @@ def write_file(path: Path, text: str) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_file(Path(folder) / "a.txt", "text")
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if path.is_dir():
+        raise OutputError(f"{str(path)!r} is a folder; give the name of a file.")
     try:
-        if path.is_dir():
-            raise OutputError(f"{str(path)!r} is a folder; give the name of a file.")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        replace_file(path, text.encode())
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file; an existing one is replaced.
+    content : bytes
+        Its content.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there before is still there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from flattest.files import replace_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     replace_file(Path(folder) / "a.bin", b"content")
+    """
+    # A rename within one folder is atomic: readers see the old file or the new one.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

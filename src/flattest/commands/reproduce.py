@@ -15,9 +15,8 @@ from flattest.errors import FlattestError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flattest.study import Claim
+    from flattest.study.claim import Claim, Size
     from flattest.study.findings import Finding
-    from flattest.study.reproduce import Size
 
 _STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
 _MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}

@@ -185,9 +185,7 @@ def _read(path: Path) -> Spec:
     from flattest.study import CLAIMS
     from flattest.sweeps import read_spec
 
-    return read_spec(
-        path, {name: f"{claim.trial.__module__}:trial" for name, claim in CLAIMS.items()}
-    )
+    return read_spec(path, {name: claim.reference for name, claim in CLAIMS.items()})
 
 
 def _results(store: Store, spec: Spec | None, any_code: bool) -> Iterator[StoredResult]:

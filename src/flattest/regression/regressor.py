@@ -31,20 +31,17 @@ class MultiIndexRegressor(
 ):
     r"""Regression on a few linear combinations of the features, which it finds.
 
-    A Gaussian process of ``B^T x`` whose marginal likelihood is maximised over the directions
-    ``B`` as over its other parameters, and on the directions found, to explain them, a two-layer
-    homogeneous network with least flatness,
+    Gaussian processes of ``B^T x`` predict, with the directions ``B`` fitted like all other
+    parameters by the marginal likelihood. A two-layer homogeneous network on the directions found
+    explains the function, and helps beyond the data: the one of least flatness,
 
     .. math::
         \min_{a, W} \frac1n \sum_i (f(x_i) - y_i)^2 + \lambda \, Q(a, W), \qquad
         f(x) = \sum_j a_j \, s(w_j \cdot (x, 1)),
 
-    ``2 Q`` being the trace of the Hessian (its Gauss-Newton part) averaged over the inputs and
-    their reflections, on standardised features and targets. Directions are found by elimination:
-    those along which the fitted function varies most, leading eigenvectors of the average gradient
-    outer product ``(1/n) sum_i grad f(x_i) grad f(x_i)^T``, are kept, fewer each time, and the
-    function is fitted anew. The search starts from what such networks, and processes of all
-    features, vary along.
+    on standardised features and targets, where ``2 Q`` is the trace of the Hessian (its
+    Gauss-Newton part) averaged over the inputs and their reflections. The Notes say how all this is
+    found.
 
     Parameters
     ----------
@@ -55,24 +52,13 @@ class MultiIndexRegressor(
     fit_intercept : bool
         Whether the features and the target are centred, and the neurons have biases.
     n_directions : "auto" or int
-        Number of directions ``k``. ``"auto"``: for a Gaussian process the one with the largest
-        marginal likelihood less ``p log(n) / 2 + p (p + 1) / (n - p - 1)`` for its ``p <= n / 2``
-        parameters, with linear functions and functions of all features, alike or each with a
-        length of its own, among the candidates; for a network the smallest one whose
-        cross-validation error is within one standard error (of the difference over the folds) of
-        the least. An integer is lowered to the number of linearly independent features where these
-        are fewer.
+        Number of directions ``k``. ``"auto"`` lets the data decide: for Gaussian processes by the
+        score of the Notes, for networks by cross-validation, the smallest number whose error is
+        within one standard error (of the difference over the folds) of the least. An integer is
+        lowered to the number of linearly independent features where these are fewer.
     link : "auto", "gaussian_process" or "network"
         What finds the directions and predicts from them. ``"auto"``: the Gaussian process with
-        `fit_intercept`, the network without, since only that is homogeneous. Processes of other
-        kernels that may well be as good are averaged with it, on the same directions unless those
-        of all features may be as good too. The network on these helps to predict beyond the range
-        of the data, as an observation whose variance makes the two together predict held-out rows
-        best. On more than 2,000 rows a process is a function of its values at 1,000 of them, and
-        its directions are fitted to at most 4,000 rows, in blocks. Targets that lie far from what
-        the other rows predict are left out where the rest is then explained better; a warning says
-        so. Positive targets that are less skewed as logarithms are fitted as these too, and the two
-        averaged unless one is clearly better.
+        `fit_intercept`, the network without, since only that is homogeneous.
     penalty : {"reflected_flatness", "flatness", "weight_decay"}
         What ``Q`` is: as above; without the reflections; or the sum of squares of all parameters.
     strengths : "auto" or sequence of float
@@ -146,10 +132,34 @@ class MultiIndexRegressor(
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         The number of features, and their names where `X` has any.
 
+    Notes
+    -----
+    1. Equal rows are merged; features and targets get standard units.
+    2. Fits as in 3 to 5 are made to the targets and, where these are positive and less skewed as
+       such, to their logarithms; and again without rows whose targets lie far from what the others
+       predict. A row left out is put back where a fit without it predicts it.
+    3. The search starts from what small networks and coarse processes of all features vary along.
+    4. From a few directions more than are needed, the one without which the evidence is highest is
+       dropped and the rest fitted anew, one after the other. Each number of directions, other
+       kernels, sums of functions of one direction each, a trend, linear functions and functions of
+       all features compete by the evidence less ``p log(n) / 2 + p (p + 1) / (n - p - 1)`` for
+       their ``p <= n / 2`` parameters. More than 1,000 rows are worked on in blocks, at most 4,000
+       of them; on more than 2,000 a process is a function of its values at 1,000 rows.
+    5. Processes that may be as good as the best one are averaged with it, on the same directions
+       unless functions of all features may be as good too.
+    6. The fit under which the rows are likeliest is kept, averaged with the best one in the other
+       units unless one is clearly better. The directions are the eigenvectors of its average
+       gradient outer product ``(1/n) sum_i grad f(x_i) grad f(x_i)^T``.
+    7. Networks on these directions, or for ``link="network"`` on ever fewer directions, are fitted
+       for all strengths, of which cross-validation chooses one. Beside processes a network counts
+       as an observation of the function whose variance predicts held-out rows best.
+
     References
     ----------
     H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
     with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+
+    C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", MIT Press, 2006.
 
     Examples
     --------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from flattest.study.verdict import Verdict
+
+Size = Literal["quick", "full"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,23 @@ class Claim:
     verdicts: Callable[[pd.DataFrame], Sequence[Verdict]]
     figure: Callable[[pd.DataFrame], Figure]
     caption: str
+
+    @property
+    def reference(self) -> str:
+        """The trial function as ``"package.module:function"``."""
+        return f"{self.trial.__module__}:{self.trial.__qualname__}"
+
+    def design(self, size: Size) -> Design:
+        """Return what is run.
+
+        Parameters
+        ----------
+        size : {"quick", "full"}
+            How much of it.
+
+        Returns
+        -------
+        Design
+            `quick` or `full`.
+        """
+        return {"quick": self.quick, "full": self.full}[size]

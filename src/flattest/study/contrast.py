@@ -19,14 +19,12 @@ from flattest.figures import (
     new_figure,
 )
 from flattest.interpolators import interpolate
+from flattest.study.recovery import GAP, RECOVERED
 from flattest.study.verdict import Verdict, judge, judge_share
 from flattest.two_layer.activations import Homogeneous
 
-RECOVERED = 1e-6
-"""The relative test error up to which the model counts as recovered."""
 GENERALISES = 0.1
 """The relative test error from which on a network counts as one that does not generalise."""
-GAP = 5.0
 OTHERS: Mapping[str, dict[str, Any]] = {
     "random_features": {},
     "gradient_descent": {"init_scale": 1.0},

@@ -123,7 +123,7 @@ def trials(claim: Claim, design: Design) -> tuple[Trial, ...]:
     >>> len(trials(claim, claim.quick)) == len(claim.quick.settings) * claim.quick.n_seeds
     True
     """
-    function = trial_function(f"{claim.trial.__module__}:{claim.trial.__qualname__}")
+    function = trial_function(claim.reference)
     return tuple(
         Trial(function, function.complete(dataclasses.asdict(settings)), seed)
         for settings in design.settings

@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from flattest.figures import GREY, colour, marker
+from flattest.study.recovery import GAP, RECOVERED
 
-BAD, RECOVERED, GAP = 0.5, 1e-6, 5.0
-"""Population losses above which a network has not generalised and below which it has, and the ratio
-by which a network of the first kind is to be sharper than the flattest."""
+BAD = 0.5
+"""The population loss above which a network has not generalised."""
 _CLOSEST = 3
 
 

@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from flattest.figures import save_figure
 from flattest.files import OutputError, check_output_folder, write_file
-from flattest.study.claim import Claim, Design
+from flattest.study.claim import Claim, Size
 from flattest.study.findings import Finding, find, trials
 from flattest.study.report import render
 from flattest.study.verdict import Verdict
@@ -25,8 +25,6 @@ from flattest.sweeps import Store, Summary, Trial, Workers, run
 
 STORE_FILE = "records.sqlite"
 """The store in the output folder; a folder with one is taken for an earlier reproduction."""
-
-Size = Literal["quick", "full"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def n_trials(claims: Sequence[Claim], size: Size) -> int:
     >>> n_trials([CLAIMS["symmetry"]], "quick")
     40
     """
-    designs: list[Design] = [getattr(claim, size) for claim in claims]
+    designs = [claim.design(size) for claim in claims]
     return sum(len(design.settings) * design.n_seeds for design in designs)
 
 
@@ -160,7 +158,7 @@ def reproduce(
                 summary = _sum(summary, part)
                 if summary.interrupted:
                     return Reproduction(summary, ())
-            designs = [(claim, getattr(claim, size)) for claim in claims]
+            designs = [(claim, claim.design(size)) for claim in claims]
             findings = tuple(
                 find(claim, design, {r.key: r for r in store.results(trials(claim, design))})
                 for claim, design in designs
@@ -207,7 +205,7 @@ def _groups(claims: Sequence[Claim], size: Size) -> Iterator[tuple[float, list[T
     """
     mixed: dict[float, list[tuple[float, Trial]]] = defaultdict(list)
     for claim in claims:
-        design: Design = getattr(claim, size)
+        design = claim.design(size)
         cells = len(design.settings)
         for index, trial in enumerate(trials(claim, design)):
             cell, seed = divmod(index, design.n_seeds)

@@ -13,10 +13,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from flattest._version import __version__
 from flattest.errors import FlattestError
+from flattest.files import replace_file
 from flattest.regression.predictor import Predictor, check_stored
 from flattest.regression.regressor import MultiIndexRegressor
 from flattest.regression.training_data import with_bias
@@ -24,7 +26,7 @@ from flattest.tables.encoding import Encoding
 from flattest.two_layer.activations import Homogeneous
 from flattest.two_layer.flatness import TwoLayerFlatness
 from flattest.two_layer.measuring import measure
-from flattest.two_layer.networks import TwoLayerNet, write_safetensors
+from flattest.two_layer.networks import TwoLayerNet
 
 MODEL_FILE = "model.safetensors"
 """The name of a model file in the folder of a fit."""
@@ -207,7 +209,7 @@ class SavedModel:
             "encoding": json.dumps(self.encoding.to_dict()),
             "flattest_version": self.fitted_with,
         }
-        write_safetensors(Path(path), tensors, metadata)
+        replace_file(Path(path), serialize(tensors, metadata=metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SavedModel:

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from flattest._version import __version__
+from flattest.files import replace_file
 from flattest.two_layer.activations import Homogeneous, activation as get_activation
 from flattest.validation import Argument, Like, check_matrix, check_vector
 
@@ -247,7 +248,7 @@ class TwoLayerNet(torch.nn.Module):
             "activation": json.dumps(self.activation.to_dict()),
             "flattest_version": __version__,
         }
-        write_safetensors(target, tensors, metadata)
+        replace_file(target, serialize(tensors, metadata=metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TwoLayerNet:
@@ -293,27 +294,6 @@ class TwoLayerNet(torch.nn.Module):
                 f"({str(error).rstrip('.')}); "
                 "save the network again with TwoLayerNet.save."
             ) from error
-
-
-def write_safetensors(target: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file that appears whole or not at all.
-
-    Parameters
-    ----------
-    target : Path
-        The file; an existing one is replaced.
-    tensors : dict of str to Tensor
-        Contiguous tensors on the CPU.
-    metadata : dict of str to str
-        What else the file holds.
-    """
-    # A rename within one folder is atomic: readers see the old file or the new one.
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(serialize(tensors, metadata=metadata))
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def append_bias_coordinate(X: Any) -> Float[Tensor, "n d1"]:

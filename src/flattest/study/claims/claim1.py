@@ -19,14 +19,13 @@ from flattest.interpolators import interpolate
 from flattest.study.claim import Claim, Design
 from flattest.study.gap import (
     BAD,
-    GAP,
-    RECOVERED,
     by_experiment,
     closest_networks,
     draw_gaps,
     draw_zoo,
     gap_by_seed,
 )
+from flattest.study.recovery import GAP, RECOVERED
 from flattest.study.verdict import Verdict, judge, judge_share
 from flattest.two_layer.measuring import measure
 from flattest.two_layer.networks import TwoLayerNet

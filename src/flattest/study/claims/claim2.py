@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,9 +21,9 @@ from flattest.figures import (
 )
 from flattest.interpolators import interpolate
 from flattest.study.claim import Claim, Design
+from flattest.study.recovery import RECOVERED, size_needed
 from flattest.study.verdict import Verdict, judge
 
-RECOVERED = 1e-6
 """The relative test error up to which the model counts as recovered."""
 OPTIONS: dict[str, dict[str, Any]] = {"gradient_descent": {"init_scale": 0.01}}
 _NAMES = {
@@ -195,18 +193,9 @@ def figure(records: pd.DataFrame) -> Figure:
 
 
 def _needed(records: pd.DataFrame) -> pd.Series:
-    """Return, per seed, the smallest n/d from which on the model is recovered; infinity if none.
-
-    It is missing for seeds whose trials are not all there.
-    """
-    ratios = records["n_samples"] / records["n_features"]
-    table = records.assign(ratio_=ratios).pivot(index="seed", columns="ratio_", values="test_error")
-    grid = table.columns.to_numpy(dtype=float)
-    failed = (table > RECOVERED).to_numpy()
-    after = np.append(grid, math.inf)
-    last = len(grid) - np.argmax(failed[:, ::-1], axis=1) if failed.size else np.zeros(0, int)
-    counts = pd.Series(after[np.where(failed.any(axis=1), last, 0)], index=table.index)
-    return counts.mask(table.isna().any(axis=1))
+    """Return, per seed, the smallest n/d from which on the model is recovered."""
+    ratio = records["n_samples"] / records["n_features"]
+    return size_needed(records.assign(ratio=ratio), ["ratio"])
 
 
 def _shared(records: pd.DataFrame, method: str) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from flattest.datasets import make_multi_index
 from flattest.figures import new_figure
 from flattest.interpolators import interpolate
 from flattest.study.claim import Claim, Design
+from flattest.study.recovery import RECOVERED, size_needed
 from flattest.study.verdict import Verdict, judge, judge_share
 
-RECOVERED = 1e-6
 """The relative test error up to which the model counts as recovered."""
 _RELU_ENOUGH = 8.0
 _PANELS = {
@@ -149,7 +149,10 @@ def verdicts(records: pd.DataFrame) -> list[Verdict]:
     squares = records[records["link"] == "quadratic"]
     for directions, rows in squares.groupby("n_directions"):
         k = int(str(directions))
-        needed = {method: _needed(group) for method, group in rows.groupby("method")}
+        needed = {
+            method: size_needed(group, ["n_features", "n_samples"])
+            for method, group in rows.groupby("method")
+        }
         if len(needed) == 2:
             quotient = needed["flattest"] / needed["nuclear_norm"]
             judged.append(
@@ -164,20 +167,6 @@ def verdicts(records: pd.DataFrame) -> list[Verdict]:
                 )
             )
     return judged
-
-
-def _needed(records: pd.DataFrame) -> pd.Series:
-    """Return, per seed, the fewest samples from which on the model is recovered.
-
-    Infinite where it never is; missing for seeds whose trials are not all there.
-    """
-    table = records.pivot_table(
-        index="seed", columns=["n_features", "n_samples"], values="test_error", dropna=False
-    )
-    sizes = np.append(table.columns.get_level_values("n_samples").to_numpy(float), np.inf)
-    failed = (table > RECOVERED).to_numpy()
-    last = np.where(failed.any(axis=1), failed.shape[1] - np.argmax(failed[:, ::-1], axis=1), 0)
-    return pd.Series(sizes[last], index=table.index).mask(table.isna().any(axis=1))
 
 
 def figure(records: pd.DataFrame) -> Figure:
