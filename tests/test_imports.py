@@ -50,6 +50,12 @@ def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
     assert not loaded(code).intersection((*HEAVY, "torch", "numpy"))
 
 
+def test_a_bad_file_is_named_without_torch(tmp_path: Path) -> None:
+    arguments = ["fit", str(tmp_path / "no.csv"), "--target", "y", "--out", str(tmp_path / "out")]
+    code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
+    assert not loaded(code).intersection(("torch", "matplotlib", "sklearn"))
+
+
 def test_editors_and_the_program_find_names_in_the_same_places() -> None:
     typed = {
         (node.module.removeprefix("flattest."), alias.name)

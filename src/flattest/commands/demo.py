@@ -29,12 +29,12 @@ def demo(
     ),
     random_state: Seed = 0,
 ) -> None:
-    """Show the main job, on synthetic and on real data, in under a minute.
+    """Show the main job on synthetic and on real data.
 
-    Fits one synthetic training set exactly in several ways, and shows that the trace of the
-    Hessian says nothing about the population loss while its minimum over rescalings does. Then
-    fits the diabetes table of scikit-learn. Tables and figures go to --out, in place of those of
-    an earlier demo.
+    In under a minute: fits one synthetic training set exactly in several ways, and shows that the
+    trace of the Hessian says nothing about the population loss while its minimum over rescalings
+    does. Then fits the diabetes table of scikit-learn. Tables and figures go to --out, in place of
+    those of an earlier demo.
     """
     import pandas as pd
     from rich.console import Console

@@ -43,22 +43,26 @@ def fit(
     drop_missing: DropMissing = False,
     force: Force = False,
 ) -> None:
-    """Fit a few directions of the features and a flat network to a table.
+    """Fit a few directions of the features to a table.
 
     Writes the model, a report (JSON) and figures (PNG, SVG) into --out, all or nothing.
     """
+    from flattest.files import check_output_folder, output_folder
+    from flattest.tables.reading import read_table
+
+    # What can be wrong with the files is said before torch is loaded.
+    check_output_folder(out, force=force)
+    frame = read_table(table)
+
     from rich.console import Console
 
     from flattest.commands.terminal import standard_error
-    from flattest.files import check_output_folder, output_folder
     from flattest.tables.fit import fit_table
-    from flattest.tables.reading import read_table
     from flattest.threads import one_thread
 
-    check_output_folder(out, force=force)
     with one_thread():  # the cores work on folds, and many small products gain nothing from them
         result = fit_table(
-            read_table(table),
+            frame,
             target,
             test_size=test_size,
             random_state=random_state,

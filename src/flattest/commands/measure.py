@@ -31,7 +31,7 @@ def measure(
     drop_missing: DropMissing = False,
     force: Annotated[bool, typer.Option("--force", help="Replace --json if it exists.")] = False,
 ) -> None:
-    """Measure the flatness of a fitted network on the rows of a table."""
+    """Measure the flatness of a fitted network on a table."""
     import json
 
     from rich.console import Console

@@ -25,7 +25,10 @@ def predict(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace --out if it exists.")] = False,
 ) -> None:
-    """Predict the target for every row of a table, as CSV in the order of the rows."""
+    """Predict the target for every row of a table.
+
+    Writes CSV, in the order of the rows.
+    """
     import pandas as pd
 
     from flattest.files import check_output_file, write_file

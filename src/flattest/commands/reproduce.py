@@ -37,7 +37,7 @@ def reproduce(
     workers: NumberOfWorkers = None,
     retry_failed: RetryFailed = False,
 ) -> None:
-    """Measure the claims about flatness, and their known limits, on this machine.
+    """Measure the claims about flatness, and their limits.
 
     Writes records, figures, verdicts with their intervals, and report.html. Trials that are
     finished are kept: the same command continues after any interruption. The exit code is 0 if all

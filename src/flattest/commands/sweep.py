@@ -37,7 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
-        "Run thousands of trials without losing any: flattest sweep SPEC.toml --store FILE. "
+        "Run thousands of trials without losing any.\n\nflattest sweep SPEC.toml --store FILE. "
         "What is finished is kept, so the same command continues after any interruption."
     ),
 )
