@@ -19,13 +19,17 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-com
 export PYTHONDONTWRITEBYTECODE :=
 
 # One thread per test process: the processes already use the cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-# Check every jaxtyping annotation (shapes and types) of the package at run time.
-TYPED  := --jaxtyping-packages=flattest,beartype.beartype
-# Bad input has to meet flattest's own sentences, not the type checker's; and of ten thousand calls
-# all but the first few need no check.
-UNTYPED_TESTS := tests/two_layer/test_bounds_of_many.py tests/test_bad_input.py
-TYPED += $(addprefix --ignore=,$(UNTYPED_TESTS))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=25
+# Check every jaxtyping annotation (shapes and types) of the package at run time, in tests of its
+# parts and in all docstrings' examples. It takes as long again as what it checks, so that these
+# run without it: whole fits and searches, whose parts the other tests call; processes of their own,
+# which it does not reach; a thousand calls of which a few would do; and bad input, which has to
+# meet flattest's own sentences, not the type checker's.
+TYPED := --jaxtyping-packages=flattest,beartype.beartype
+UNTYPED_TESTS := README.md tests/test_bad_input.py tests/test_imports.py \
+	$(addprefix tests/interpolators/,test_interpolators.py test_stochastic.py test_zoo.py) \
+	$(addprefix tests/regression/,test_regressor.py test_regressor_hard_data.py) \
+	tests/sweeps/test_sweep_survival.py tests/two_layer/test_bounds_of_many.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo reproduce test slow lint bench bench-regressor clean
@@ -76,11 +80,11 @@ lint: $(DEV)
 	$(BIN)/mypy
 
 test: lint
-	$(PYTEST) $(TYPED) --doctest-modules --doctest-glob=README.md src tests README.md
-	$(PYTEST) $(UNTYPED_TESTS)
+	$(PYTEST) $(TYPED) --doctest-modules src tests $(addprefix --ignore=,$(UNTYPED_TESTS))
+	$(PYTEST) --doctest-glob=README.md $(UNTYPED_TESTS)
 
 slow: $(DEV)
-	$(PYTEST) $(TYPED) -m slow tests
+	$(PYTEST) -m slow tests
 
 bench: $(RUNTIME)
 	@set -e; for script in $(sort $(wildcard benchmarks/bench_*.py)); do \

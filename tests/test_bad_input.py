@@ -66,7 +66,7 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
 def _arguments() -> set[str]:
     """Return the names of all public objects and of their arguments."""
     names = set(ft.__all__) | {"inputs(n, d, rng)", "predict"}
-    for public in vars(ft).values():
+    for public in (getattr(ft, name) for name in ft.__all__):  # loaded when asked for
         members = [public, *(vars(public).values() if inspect.isclass(public) else ())]
         for member in members:
             with contextlib.suppress(TypeError, ValueError):
@@ -328,7 +328,7 @@ def model_cases(call: Callable[[Any], Any], error_for_modules: type = TypeError)
 
 
 RESCALE = [
-    *model_cases(lambda other: ft.rescale(other, 2.0)),
+    *model_cases(lambda other: ft.rescale(other, 2.0), NotImplementedError),
     *options(
         lambda m, scales: ft.rescale(m, scales),
         scales=[
@@ -355,7 +355,7 @@ RESCALE = [
     ),
 ]
 SHARPEN = [
-    *model_cases(lambda other: ft.sharpen(other, 2.0)),
+    *model_cases(lambda other: ft.sharpen(other, 2.0), NotImplementedError),
     *options(
         lambda m, factor: ft.sharpen(m, factor),
         factor=[
@@ -784,6 +784,24 @@ AWKWARD_Y: dict[str, Any] = {
 }
 
 
+def assert_alike(one: ft.Flatness, other: ft.Flatness) -> None:
+    """Compare measurements of the same data in two forms.
+
+    Products of matrices may add up in another order where the entries lie otherwise in memory;
+    sums of some ten terms agree to some ten rounding errors.
+    """
+    assert one.to_dict().keys() == other.to_dict().keys()
+    for name in ("trace", "gauss_newton", "orbit_minimum", "lower_bound", "reflected", "loss"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-13), name
+    for found, expected in zip(one.per_neuron, other.per_neuron, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+
+
+def interpolate(*data: Any, **settings: Any) -> Any:
+    """Interpolate with a search that is shorter than by default: how good it is, others test."""
+    return ft.interpolate(*data, **{"width": 20, "max_iter": 300, "random_state": 0, **settings})
+
+
 @pytest.mark.filterwarnings("error")
 class TestAwkwardButValid:
     """Whatever form the same data come in, the results are the same."""
@@ -792,14 +810,18 @@ class TestAwkwardButValid:
     def test_inputs(self, form: str) -> None:
         model, data = net(), AWKWARD_X[form]
         with unchanged(model):
-            assert ft.measure(model, data, Y) == ft.measure(model, X, Y)
-            assert torch.equal(ft.balance(model, data).weights, ft.balance(model, X).weights)
+            assert_alike(ft.measure(model, data, Y), ft.measure(model, X, Y))
+            balanced = ft.balance(model, X).weights
+            torch.testing.assert_close(
+                ft.balance(model, data).weights, balanced, rtol=1e-13, atol=1e-13
+            )
             assert ft.prune(model, data).width == ft.prune(model, X).width
         bound = {"width": 3, "activation": "relu"}
-        assert ft.lower_bound(data, Y, **bound) == ft.lower_bound(X, Y, **bound)
+        expected = pytest.approx(ft.lower_bound(X, Y, **bound), rel=1e-13)
+        assert ft.lower_bound(data, Y, **bound) == expected
         assert torch.equal(ft.append_bias_coordinate(data), ft.append_bias_coordinate(X))
         assert torch.equal(ft.TwoLayerNet(data, Y, "abs").weights, TX)
-        result = ft.interpolate(data, Y, width=20, random_state=0)
+        result = interpolate(data, Y)
         assert result.converged
         assert result.net.weights.is_leaf
         assert np.array_equal(np.asarray(X), X)
@@ -808,15 +830,16 @@ class TestAwkwardButValid:
     def test_targets(self, form: str) -> None:
         model, data = net(), AWKWARD_Y[form]
         with unchanged(model):
-            assert ft.measure(model, TX, data) == ft.measure(model, X, Y)
+            assert_alike(ft.measure(model, TX, data), ft.measure(model, X, Y))
         bound = {"width": 3, "activation": "relu2"}
-        assert ft.lower_bound(TX, data, **bound) == ft.lower_bound(X, Y, **bound)
-        assert ft.interpolate(TX, data, width=20, random_state=0).converged
+        expected = pytest.approx(ft.lower_bound(X, Y, **bound), rel=1e-13)
+        assert ft.lower_bound(TX, data, **bound) == expected
+        assert interpolate(TX, data).converged
 
     @pytest.mark.parametrize("integers", [np.int64, np.int8, np.uint8, bool])
     def test_integer_arrays(self, integers: type) -> None:
         data = (X > 0).astype(integers)
-        assert ft.measure(net(), data, Y) == ft.measure(net(), data.astype(float), Y)
+        assert_alike(ft.measure(net(), data, Y), ft.measure(net(), data.astype(float), Y))
         assert ft.lower_bound(data, Y, width=1, activation="abs") > 0
 
     @pytest.mark.parametrize("batches", [list, iter, lambda pairs: (pair for pair in pairs)])
@@ -827,23 +850,26 @@ class TestAwkwardButValid:
 
     def test_a_data_loader(self) -> None:
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(TX, TY), batch_size=4)
-        assert ft.measure(net(), loader).trace == pytest.approx(ft.measure(net(), X, Y).trace)
+        assert ft.measure(net(), loader).trace == pytest.approx(
+            ft.measure(net(), X, Y).trace, rel=1e-12
+        )
 
     def test_float32(self) -> None:
         model = net().float()
         single = ft.measure(model, TX.float(), TY.float())
         assert single.dtype == "torch.float32"
-        assert ft.measure(model, X, Y).trace == single.trace  # arrays take the model's dtype
+        # Arrays take the model's dtype.
+        assert ft.measure(model, X, Y).trace == pytest.approx(single.trace, rel=1e-6)
         assert single.trace == pytest.approx(ft.measure(net(), X, Y).trace, rel=1e-5)
         for result in (ft.balance(model, X), ft.rescale(model, 2.0), ft.split(model, 0, 2)):
             assert result.weights.dtype == torch.float32
-        result = ft.interpolate(TX.float(), TY.float(), width=20, random_state=0)
+        result = interpolate(TX.float(), TY.float())
         assert result.converged
         assert result.net.weights.dtype == torch.float32
 
     @pytest.mark.parametrize("method", ["flattest", "gradient_descent"])
     def test_one_row(self, method: str) -> None:
-        result = ft.interpolate(X[:1], Y[:1], method, width=8, random_state=0)
+        result = interpolate(X[:1], Y[:1], method=method, width=8)
         assert result.converged
         assert ft.measure(result.net, X[:1], Y[:1]).ratio >= 1 - 1e-12
 
@@ -852,30 +878,30 @@ class TestAwkwardButValid:
         wide = np.random.default_rng(1).standard_normal((4, 11))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # it may stop a little early
-            result = ft.interpolate(wide, [1, -2, 3, 0.5], activation=name, random_state=0)
+            result = interpolate(wide, [1, -2, 3, 0.5], activation=name, width=100)
         assert result.status in (ft.Status.CONVERGED, ft.Status.NOT_FLATTEST)
         assert result.train_error <= 1e-10
 
     @pytest.mark.parametrize("width", [1, 2])
     def test_one_feature(self, width: int) -> None:
-        result = ft.interpolate(X[:, :1], np.maximum(X[:, 0], 0), width=width, random_state=0)
+        result = interpolate(X[:, :1], np.maximum(X[:, 0], 0), width=width)
         assert result.train_error <= 1e-10
 
     def test_rows_of_zeros(self) -> None:
         data, targets = np.vstack([X, np.zeros((2, D))]), np.append(Y, [0, 0])
-        assert ft.interpolate(data, targets, width=20, random_state=0).converged
+        assert interpolate(data, targets).converged
         assert ft.measure(net(), np.zeros((2, D)), [0, 0]).trace == 0
         assert np.isnan(ft.measure(net(), np.zeros((2, D)), [0, 0]).ratio)
 
     @pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
     def test_constant_targets(self, value: float) -> None:
-        result = ft.interpolate(X, np.full(N, value), width=20, random_state=0)
+        result = interpolate(X, np.full(N, value))
         assert result.converged
         assert result.train_error <= 1e-10
 
     def test_constant_and_equal_features(self) -> None:
         data = np.column_stack([X, X[:, 0], np.ones(N), np.zeros(N)])
-        assert ft.interpolate(data, Y, width=20, random_state=0).converged
+        assert interpolate(data, Y).converged
 
     def test_what_no_network_fits(self) -> None:
         twice = np.vstack([X, X[:1]]), np.append(Y, Y[0] + 1)
@@ -887,7 +913,7 @@ class TestAwkwardButValid:
 
     def test_interpolate_leaves_the_data_alone(self) -> None:
         data, targets = TX.clone().requires_grad_(), TY.clone()
-        ft.interpolate(data, targets, width=10, random_state=0)
+        interpolate(data, targets, width=10)
         assert torch.equal(data, TX)
         assert torch.equal(targets, TY)
         assert data.requires_grad
@@ -919,7 +945,8 @@ class TestAwkwardButValid:
             expected = model.fit(X, Y).predict(X)
             again = model.fit(AWKWARD_X[form], Y).predict(AWKWARD_X[form])
             few = model.fit(X[:2], Y[:2]).predict(X)
-        np.testing.assert_array_equal(again, expected)
+        # The last digits of X, in which other forms may be added up otherwise, change some 1e-12.
+        np.testing.assert_allclose(again, expected, rtol=0, atol=1e-9)
         assert few.shape == (N,)
         for targets in (np.ones(N), np.zeros(N)):
             np.testing.assert_allclose(model.fit(X, targets).predict(X), targets, atol=1e-12)

@@ -157,8 +157,10 @@ def sharpen(model: torch.nn.Module, factor: float | int) -> TwoLayerNet:
 
     Raises
     ------
+    NotImplementedError
+        If `model` is a module of another kind.
     TypeError
-        If `model` is not a `TwoLayerNet` or `factor` not a number.
+        If `model` is no module, or `factor` not a number.
     ValueError
         If `factor` is less than 1, or takes the parameters out of the range of the dtype.
 
@@ -203,8 +205,10 @@ def rescale(model: torch.nn.Module, scales: Any) -> TwoLayerNet:
 
     Raises
     ------
+    NotImplementedError
+        If `model` is a module of another kind.
     TypeError
-        If `model` is not a `TwoLayerNet`, or `scales` does not hold real numbers.
+        If `model` is no module, or `scales` does not hold real numbers.
     ValueError
         If `scales` has the wrong length, is not positive and finite, or leaves the range of
         the network's dtype.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
@@ -45,8 +46,22 @@ def make_table(n: int = 60) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, 2))
     colour = rng.choice(["red", "green", "blue"], n)
-    y = np.abs(X[:, 0] - X[:, 1]) + (colour == "red")
+    # Noise, without which the likelihood rises without end and a fit takes longer.
+    y = np.abs(X[:, 0] - X[:, 1]) + (colour == "red") + 0.1 * rng.standard_normal(n)
     return pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "colour": colour, "y": y})
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a fit's figures empty: to draw them takes longer than a small fit."""
+
+    def save(figure: Figure, stem: Path) -> list[Path]:
+        paths = [Path(f"{stem}.{end}") for end in ("png", "svg")]
+        for path in paths:
+            path.touch()
+        return paths
+
+    monkeypatch.setattr("flattest.tables.fit.save_figure", save)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +98,7 @@ def test_fit_writes_everything_and_prints_the_summary(place: Path) -> None:
     assert not [path for path in place.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fit_is_reproducible(place: Path) -> None:
     out = place / "again"
     run("fit", place / "table.csv", "--target", "y", "--out", out, "--width", 10)
@@ -135,6 +151,7 @@ def test_measure_prints_and_writes_the_flatness(place: Path) -> None:
     assert sentence(run("measure", place / "fit", place / "table.csv", "--json", out))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_values_are_dropped_on_request(tmp_path: Path) -> None:
     frame = make_table(40)
     frame.loc[[1, 5], "b"] = None
@@ -234,9 +251,11 @@ def test_a_model_is_the_same_after_loading(place: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(model.loadings, axis=1), 1.0)
 
 
-def test_earlier_results_are_kept_without_force(place: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_earlier_results_are_kept_without_force(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ("fit", place / "table.csv", "--target", "y", "--width", 5, "--out", out)
+    make_table(20).to_csv(tmp_path / "t.csv", index=False)
+    arguments = ("fit", tmp_path / "t.csv", "--target", "y", "--width", 5, "--out", out)
     assert run(*arguments).exit_code == 0
     before = (out / "report.json").read_bytes()
     assert "pass --force" in sentence(run(*arguments))
@@ -286,7 +305,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demonstration, "real_table", lambda: (make_table(40), "y"))
 
 
-@pytest.mark.usefixtures("small_demo")
+@pytest.mark.usefixtures("small_demo", "undrawn")
 def test_demo_writes_both_parts_and_replaces_its_own_results(tmp_path: Path) -> None:
     with output_folder(tmp_path / "demo", force=False) as folder:
         (folder / "of-an-earlier-demo.txt").touch()

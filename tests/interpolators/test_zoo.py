@@ -1,45 +1,14 @@
-"""The zoo: each interpolator against what defines it, and all of them on awkward data."""
-
-import warnings
+"""The zoo: each interpolator against what defines it."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
-from sklearn.exceptions import ConvergenceWarning
+from zoo import ZOO, fit, gaussian, with_bias
 
 import flattest as ft
 from flattest.interpolators import METHODS
 from flattest.interpolators.parameter_norm import squared_norm
-
-ZOO = {
-    "min_norm": {"max_iter": 60},
-    "random_features": {},
-    "linearised": {},
-    "memorizer": {},
-    "fan": {"construction": "fan"},
-    "slabs": {"construction": "slabs"},
-    "subspace": {"construction": "subspace", "subspace_dim": 3, "max_iter": 60},
-    "poisoned": {"n_poison": 5, "max_iter": 60},
-}
-
-
-def fit(name, X, y, width=60, **settings):
-    options = ZOO.get(name, {}) | settings
-    method = name if name in METHODS else "memorizer"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return ft.interpolate(X, y, method, width=width, **({"random_state": 0} | options))
-
-
-def gaussian(n=20, d=5, seed=0):
-    rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.standard_normal((n, d))), torch.from_numpy(rng.standard_normal(n))
-
-
-def with_bias(X):
-    return torch.cat([X, torch.ones_like(X[:, :1])], dim=1)
-
 
 # --- every method ------------------------------------------------------------------------------
 
@@ -63,16 +32,6 @@ def test_the_seed_decides(name):
     assert one.weights.shape != other.weights.shape or not torch.equal(one.weights, other.weights)
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_float32_in_float32_out(name):
-    X, y = gaussian(12, 5)
-    result = fit(name, X.float(), y.float())
-    assert result.net.weights.dtype == torch.float32
-    # Steep networks may lose the data in rounding, and must then say so.
-    mse = float((result.net(X.float()) - y.float()).square().mean())
-    assert mse <= 1e-9 or result.status is ft.Status.NOT_INTERPOLATING
-
-
 @pytest.mark.parametrize("name", ["random_features", "linearised", "fan"])
 def test_the_function_does_not_depend_on_the_order_of_the_rows(name):
     X, y = gaussian()
@@ -92,62 +51,6 @@ def test_units_of_the_data_do_not_matter(name, units):
     # Where kinks go through samples, rounding decides which side of them the trace is taken on.
     rel = 0.1 if after.notes.get("construction") in ("fan", "slabs") else 1e-4
     assert after.flatness.ratio == pytest.approx(before.flatness.ratio, rel=rel)
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_what_no_network_fits_is_reported(name):
-    X, y = gaussian(6, 4)
-    X, y = torch.cat([X, X[:1]]), torch.cat([y, y[:1] + 1])
-    result = fit(name, X, y, max_iter=20)
-    assert result.status is ft.Status.NOT_INTERPOLATING
-    assert np.isfinite(result.flatness.trace)
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_zero_rows_and_repeated_samples(name):
-    X, y = gaussian(10, 4)
-    X, y = torch.cat([X, 0 * X[:2], X[:2]]), torch.cat([y, 0 * y[:2], y[:2]])
-    result = fit(name, X, y)
-    assert result.train_error <= 1e-10
-    y[0] = y[12] = 0
-    assert fit(name, X, y).train_error <= 1e-10
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_zero_targets_give_the_zero_network(name):
-    X, y = gaussian()
-    result = fit(name, X, 0 * y, width=3)
-    assert result.converged
-    assert result.flatness.trace == 0
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_more_features_than_samples(name):
-    X, y = gaussian(4, 11)
-    assert fit(name, X, y).train_error <= 1e-10
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_one_sample(name):
-    X, y = gaussian(1, 4)
-    if name == "slabs":
-        with pytest.raises(ValueError, match="rank 2 or more"):
-            fit(name, X, y)
-        return
-    result = fit(name, X, y)
-    assert result.train_error <= 1e-10 or name == "poisoned"  # whose inputs then are all the same
-    assert (result.train_error <= 1e-10) == (result.status is not ft.Status.NOT_INTERPOLATING)
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_one_neuron_fits_or_says_not(name):
-    X, y = gaussian(8, 3)
-    try:
-        result = fit(name, X, y, width=1, max_iter=50)
-    except ValueError as error:
-        assert "width must be at least" in str(error)  # noqa: PT017 - either is an answer
-    else:
-        assert result.status is ft.Status.NOT_INTERPOLATING
 
 
 # --- options -----------------------------------------------------------------------------------

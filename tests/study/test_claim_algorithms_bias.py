@@ -1,6 +1,7 @@
 """The claims on training algorithms and on networks with a bias, at tiny sizes."""
 
 import dataclasses
+import functools
 import io
 import warnings
 
@@ -9,11 +10,12 @@ import pandas as pd
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
+from flattest.interpolators import interpolate
 from flattest.study.claims import algorithms, bias
 
 TINY = {
-    algorithms: {"n_samples": 15, "n_features": 4, "n_directions": 1, "width": 20, "steps": 300},
-    bias: {"n_samples": 8, "n_features": 6, "width": 12, "steps": 300},
+    algorithms: {"n_samples": 15, "n_features": 4, "n_directions": 1, "width": 20, "steps": 100},
+    bias: {"n_samples": 8, "n_features": 6, "width": 12, "steps": 100},
 }
 # One cell for each method: the last one, with the harder start or with a bias.
 CELLS = [
@@ -21,6 +23,13 @@ CELLS = [
     for module in TINY
     for settings in {cell.method: cell for cell in module.CLAIM.quick.settings}.values()
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_searches():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bias, "interpolate", functools.partial(interpolate, max_iter=300))
+        yield
 
 
 def run(module, settings, seed):

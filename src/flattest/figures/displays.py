@@ -145,7 +145,7 @@ class LinkDisplay(_Display):
     >>> import flattest as ft
     >>> X = np.random.default_rng(0).standard_normal((60, 3))
     >>> y = np.abs(X[:, 0] + X[:, 1])
-    >>> model = ft.MultiIndexRegressor(random_state=0).fit(X, y)
+    >>> model = ft.MultiIndexRegressor(width=20, cv=2, random_state=0).fit(X, y)
     >>> display = ft.LinkDisplay.from_estimator(model, X, y)
     >>> display.axes_[0].get_xlabel()
     'direction 1'
@@ -235,7 +235,8 @@ class PathDisplay(_Display):
     >>> import numpy as np
     >>> import flattest as ft
     >>> X = np.random.default_rng(0).standard_normal((60, 3))
-    >>> model = ft.MultiIndexRegressor(random_state=0).fit(X, np.abs(X[:, 0] + X[:, 1]))
+    >>> y = np.abs(X[:, 0] + X[:, 1])
+    >>> model = ft.MultiIndexRegressor(width=20, cv=2, random_state=0).fit(X, y)
     >>> [axes.get_ylabel() for axes in ft.PathDisplay.from_estimator(model).axes_]
     ['mean squared error', 'orbit minimum (reflected)']
     """

@@ -20,6 +20,7 @@ from flattest.sweeps.trial_function import SweepError
 _VERSION = 1
 _MARK = 0x666C6174  # application_id: "flat"
 _LEASE = 60.0
+_PATIENCE = 60.0  # seconds to wait for other drivers
 _TABLES = """
 CREATE TABLE environments (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE);
 CREATE TABLE results (
@@ -129,13 +130,13 @@ class Store:
 
     def _connect(self, address: str) -> sqlite3.Connection:
         # Autocommit: a statement is a transaction unless one is begun.
-        return sqlite3.connect(address, uri=True, timeout=60.0, isolation_level=None)
+        return sqlite3.connect(address, uri=True, timeout=_PATIENCE, isolation_level=None)
 
     def _open_to_write(self) -> sqlite3.Connection:
         connection = self._connect(f"file:{quote(str(self.path.absolute()))}?mode=rwc")
         try:
             self._check_kind(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
+            _keep_log(connection)
             # Safe against the death of the process; a power cut may cost the last results.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
@@ -355,6 +356,21 @@ class Store:
                     row = self._connection.execute(_RESULTS + _OF_ANY_CODE, parts).fetchone()
                 if row is not None:
                     yield _stored(row)
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Turn the write-ahead log on, for which SQLite itself does not wait for other drivers."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -182,10 +182,10 @@ def figure(records: pd.DataFrame) -> Figure:
         right.set_title(f"By method, d = {sizes}" if sizes else "By method")
         for axes in (left, right):
             axes.set(xlabel="samples per feature  n / d", yscale="log")
-            axes.axhline(RECOVERED, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
             axes.grid(True)
-            if axes.lines[:-1]:
+            if axes.lines:  # alone, the level would be all there is to scale the axis by
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9)
+                axes.axhline(RECOVERED, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         if len(records) and records["test_error"].min() <= NEGLIGIBLE_ERROR:
             mark_negligible(left, float(records["test_error"].max()))
         left.minorticks_off()
