@@ -25,6 +25,7 @@ LAYERS = [
     "validation",
     "files",
     "flatness",
+    "modules",
     "two_layer",
     "datasets",
     "interpolators",
