@@ -1,13 +1,19 @@
 """What is loaded when: nothing heavy before it is asked for, and a missing package named."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 import flattest
+from flattest.tables.encoding import learn_encoding
+from flattest.tables.model_file import FORMAT
 
 INIT = Path(flattest.__file__)
 HEAVY = ("matplotlib", "pandas", "sklearn", "scipy.stats", "rich")
@@ -76,8 +82,25 @@ def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
     assert not loaded(code).intersection((*HEAVY, "torch", "numpy"))
 
 
-def test_a_bad_file_is_named_without_torch(tmp_path: Path) -> None:
-    arguments = ["fit", str(tmp_path / "no.csv"), "--target", "y", "--out", str(tmp_path / "out")]
+@pytest.mark.parametrize(
+    "content", [None, "", "x,y\n1,2\n1,2,3\n", "x,z,y\n" + "1,a,b\nmany,c,d\n2,1e200,e\n" * 9]
+)
+def test_a_bad_file_is_named_without_torch(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "table.csv"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    arguments = ["fit", str(path), "--target", "y", "--out", str(tmp_path / "out")]
+    code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
+    assert not loaded(code).intersection(("torch", "matplotlib", "sklearn"))
+
+
+@pytest.mark.parametrize("command", ["predict", "measure"])
+def test_a_bad_table_for_a_model_is_named_without_torch(tmp_path: Path, command: str) -> None:
+    encoding = learn_encoding(pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}), "y")
+    metadata = {"format": FORMAT, "encoding": json.dumps(encoding.to_dict())}
+    save_file({"none": np.zeros(1)}, tmp_path / "model.safetensors", metadata=metadata)
+    (tmp_path / "table.csv").write_text("x,y\nlots,1\n", encoding="utf-8")
+    arguments = [command, str(tmp_path), str(tmp_path / "table.csv")]
     code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
     assert not loaded(code).intersection(("torch", "matplotlib", "sklearn"))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flattest.interpolators import Interpolation, Iterate, Status, interpolate
     from flattest.measuring import balance, measure, rescale, sharpen
     from flattest.regression import MultiIndexRegressor
+    from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
     from flattest.two_layer.bounds import lower_bound
     from flattest.two_layer.flatness import PerNeuron, TwoLayerFlatness
@@ -33,6 +34,7 @@ _HOMES = {
     "interpolators": ("Interpolation", "Iterate", "Status", "interpolate"),
     "measuring": ("balance", "measure", "rescale", "sharpen"),
     "regression": ("MultiIndexRegressor",),
+    "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
     "two_layer.bounds": ("lower_bound",),
     "two_layer.flatness": ("PerNeuron", "TwoLayerFlatness"),
@@ -54,6 +56,7 @@ __all__ = [
     "PathDisplay",
     "PerNeuron",
     "Status",
+    "TableEncoder",
     "TwoLayerFlatness",
     "TwoLayerNet",
     "__version__",

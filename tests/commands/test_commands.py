@@ -1,6 +1,7 @@
 """The command line: what it writes, what it prints, and one sentence for every bad input."""
 
 import functools
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def test_fit_writes_everything_and_prints_the_summary(place: Path) -> None:
     report = json.loads((place / "fit" / "report.json").read_text(encoding="utf-8"))
     assert set(report["files"]) == FIT_FILES
     assert report["rows"] == {"training": 48, "test": 12, "dropped": 0}
-    assert report["features"] == ["a", "b", "colour=blue", "colour=green", "colour=red"]
+    assert sorted(report["features"]) == ["a", "b", "colour=blue", "colour=green", "colour=red"]
     assert report["n_directions"] == len(report["directions"]) >= 1
     assert report["scores"]["test"]["r2"] > report["ridge_scores"]["test"]["r2"]
     assert report["flatness"]["ratio"] >= 1
@@ -112,10 +113,11 @@ def test_predict_to_the_terminal_and_to_a_file(place: Path) -> None:
     frame.to_parquet(place / "new.parquet")
     printed = run("predict", place / "fit", place / "new.parquet")
     assert printed.exit_code == 0, printed.output
-    lines = printed.stdout.split()
-    assert lines[0] == "prediction"
+    results = pd.read_csv(io.StringIO(printed.stdout))
+    assert list(results) == ["prediction", "extrapolation"]
     expected = SavedModel.load(place / "fit").predict(frame)
-    np.testing.assert_allclose([float(line) for line in lines[1:]], expected)
+    np.testing.assert_allclose(results["prediction"], expected)
+    assert not results["extrapolation"].any()
     out = place / "predictions.csv"
     model = place / "fit" / "model.safetensors"
     assert run("predict", model, place / "new.parquet", "--out", out).exit_code == 0
@@ -127,11 +129,16 @@ def test_predict_leaves_incomplete_rows_empty_on_request(place: Path) -> None:
     frame = make_table(5)
     frame.loc[2, "a"] = None
     frame.to_csv(place / "gaps.csv", index=False)
-    message = sentence(run("predict", place / "fit", place / "gaps.csv"))
+    message = sentence(run("predict", place / "fit", place / "gaps.csv", "--missing", "refuse"))
     assert "Column 'a' (1) has missing values" in message
-    result = run("predict", place / "fit", place / "gaps.csv", "--drop-missing")
-    values = [line.strip('"') for line in result.stdout.splitlines()[1:]]
-    assert [bool(value) for value in values] == [True, True, False, True, True]
+    assert "(--strict)" in sentence(run("predict", place / "fit", place / "gaps.csv", "--strict"))
+    for option in (("--drop-missing",), ("--missing", "drop")):
+        result = run("predict", place / "fit", place / "gaps.csv", *option)
+        values = pd.read_csv(io.StringIO(result.stdout), skip_blank_lines=False)["prediction"]
+        assert list(values.notna()) == [True, True, False, True, True]
+    filled = run("predict", place / "fit", place / "gaps.csv")
+    assert "Column 'a' has 1 missing value, filled in" in filled.stderr
+    assert pd.read_csv(io.StringIO(filled.stdout)).notna().all(axis=None)
 
 
 def test_measure_prints_and_writes_the_flatness(place: Path) -> None:
@@ -143,10 +150,11 @@ def test_measure_prints_and_writes_the_flatness(place: Path) -> None:
     assert measured["lower_bound"] <= measured["orbit_minimum"]
     assert "orbit minimum" in result.stdout
     table, model = read_table(place / "table.csv"), SavedModel.load(place / "fit")
+    y = model.encoding.target_values(table)
     # The flatness is that of the network, and so is its loss.
     with torch.no_grad():
         outputs = model.predictor.network(model.inputs(table)).numpy()
-    error = outputs + model.predictor.standardise.intercept - table["y"]
+    error = outputs + model.predictor.standardise.intercept - y
     assert measured["loss"] == pytest.approx(float(np.square(error).mean()))
     assert sentence(run("measure", place / "fit", place / "table.csv", "--json", out))
 
@@ -157,14 +165,16 @@ def test_missing_values_are_dropped_on_request(tmp_path: Path) -> None:
     frame.loc[[1, 5], "b"] = None
     frame.to_csv(tmp_path / "t.csv", index=False)
     arguments = ("fit", tmp_path / "t.csv", "--target", "y", "--out", tmp_path / "o", "--width", 5)
-    assert "--drop-missing" in sentence(run(*arguments))
+    assert "--missing drop" in sentence(run(*arguments, "--missing", "refuse"))
     assert not (tmp_path / "o").exists()
     result = run(*arguments, "--drop-missing", "--ignore", "colour")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "o" / "report.json").read_text(encoding="utf-8"))
     assert report["rows"] == {"training": 30, "test": 8, "dropped": 2}
     assert report["unused_columns"] == ["colour"]
-    assert "2 rows with missing values were left out" in result.stdout
+    assert "2 rows with missing values left out." in result.stderr
+    assert "2 rows without all values left out." in result.stdout
+    assert run(*arguments, "--drop-missing", "--missing", "fill").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -178,7 +188,13 @@ def test_missing_values_are_dropped_on_request(tmp_path: Path) -> None:
         (make_table(), ("--target", "y", "--ignore", "color"), "did you mean 'colour'?"),
         (make_table()[["y"]], ("--target", "y"), "nothing to learn from"),
         (make_table().assign(b=[*range(59), np.inf]), ("--target", "y"), "Column 'b' is inf"),
-        (make_table().assign(a=None), ("--target", "y", "--drop-missing"), "no values at all"),
+        (make_table().assign(y=None), ("--target", "y"), "The target 'y' has no values"),
+        (make_table(), ("--target", "y", "--decimal", ";"), "--decimal must be . or ,"),
+        (
+            make_table().assign(a=[1.0, *[None] * 59]),
+            ("--target", "y", "--drop-missing"),
+            "would leave 1 of 60, too few",
+        ),
     ],
 )
 def test_fit_refuses_what_cannot_be_fitted(
@@ -228,8 +244,8 @@ def test_damaged_model_files_are_refused(place: Path, tmp_path: Path) -> None:
     for size in (0, 4, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
         assert "is not a model written by" in sentence(run("predict", path, place / "table.csv"))
-    path.write_bytes(content.replace(b'"categories', b'"catagories'))
-    with pytest.raises(SavedModelError, match="it has no entry 'categories'"):
+    path.write_bytes(content.replace(b'"levels', b'"lovels'))
+    with pytest.raises(SavedModelError, match="it has no entry 'levels'"):
         SavedModel.load(path)
     network = ft.TwoLayerNet([[1.0]], [1.0], "relu")
     network.save(path)
@@ -346,7 +362,7 @@ def test_an_interrupted_fit_writes_nothing(place: Path, monkeypatch: pytest.Monk
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(table_fit, "fit_table", interrupt)
+    monkeypatch.setattr(table_fit, "fit_prepared", interrupt)
     out = place / "interrupted"
     result = run("fit", place / "table.csv", "--target", "y", "--out", out)
     assert result.exit_code == 130
@@ -359,6 +375,6 @@ def test_unexpected_errors_are_not_swallowed(place: Path, monkeypatch: pytest.Mo
     def break_down(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(table_fit, "fit_table", break_down)
+    monkeypatch.setattr(table_fit, "fit_prepared", break_down)
     result = run("fit", place / "table.csv", "--target", "y", "--out", place / "broken")
     assert isinstance(result.exception, ZeroDivisionError)

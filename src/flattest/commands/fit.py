@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flattest.commands.errors import one_sentence_errors
-from flattest.commands.options import DropMissing, Force, Seed, TableFile
+from flattest.commands.errors import fail, one_sentence_errors, say
+from flattest.commands.options import (
+    DropMissing,
+    Force,
+    Missing,
+    Seed,
+    TableFile,
+    TextEncoding,
+    missing_policy,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,35 +48,75 @@ def fit(
         list[str] | None,
         typer.Option(metavar="COLUMN", help="A column not to use; may be repeated."),
     ] = None,
+    categorical: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="A column of names, even if they are numbers; may be repeated."
+        ),
+    ] = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            help="Missing values in features: fill them in (the default; with the median or the "
+            "most frequent level), refuse them, or drop their rows."
+        ),
+    ] = None,
     drop_missing: DropMissing = False,
+    na: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="What stands for a missing value in a text file, beside empty cells, in place of "
+            "NA, NaN, null and the like; may be repeated.",
+        ),
+    ] = None,
+    decimal: Annotated[
+        str | None,
+        typer.Option(metavar="MARK", help="The decimal mark, . or , where it is not clear."),
+    ] = None,
+    encoding: TextEncoding = None,
     force: Force = False,
 ) -> None:
     """Fit a few directions of the features to a table.
 
-    Writes the model, a report (JSON) and figures (PNG, SVG) into --out, all or nothing.
+    Says first what it makes of the columns. Writes the model, a report (JSON) and figures (PNG,
+    SVG) into --out, all or nothing.
     """
     from flattest.files import check_output_folder, output_folder
-    from flattest.tables.reading import read_table
+    from flattest.tables.learning import Rules
+    from flattest.tables.preparing import prepare
+    from flattest.tables.reading import read_file
 
+    if decimal not in (None, ".", ","):
+        fail(f"--decimal must be . or , and not {decimal!r}.")
     # What can be wrong with the files is said before torch is loaded.
     check_output_folder(out, force=force)
-    frame = read_table(table)
+    reading = read_file(table, na=na, encoding=encoding)
+    prepared = prepare(
+        reading.frame,
+        target,
+        ignore=ignore or (),
+        rules=Rules(tuple(categorical or ()), decimal, reading.separator, reading.missing),
+        missing=missing_policy(missing, drop_missing) or "fill",
+        na=na,
+    )
+    for line in prepared.lines:
+        typer.echo(line, err=True)
+    for warning in prepared.warnings:
+        say(f"Warning: {warning}")
 
     from rich.console import Console
 
     from flattest.commands.terminal import standard_error
-    from flattest.tables.fit import fit_table
+    from flattest.tables.fit import fit_prepared
     from flattest.threads import one_thread
 
     with one_thread():  # the cores work on folds, and many small products gain nothing from them
-        result = fit_table(
-            frame,
-            target,
+        result = fit_prepared(
+            prepared,
             test_size=test_size,
             random_state=random_state,
             width=width,
-            ignore=ignore or (),
-            drop_missing=drop_missing,
             verbose=standard_error().is_terminal,
         )
     with output_folder(out, force=force) as folder:
@@ -122,7 +170,7 @@ def fit_summary(fit: TableFit) -> RenderableType:
 
     parts: list[RenderableType] = [quality, directions if k else _constant(), _certificate(fit)]
     if fit.n_dropped:
-        parts.append(Text(f"{fit.n_dropped:,} rows with missing values were left out."))
+        parts.append(Text(f"{count(fit.n_dropped, 'row')} without all values left out."))
     if fit.unused:
         parts.append(Text(f"Columns not used: {', '.join(fit.unused)}."))
     parts += [Text(f"Note: {note}", style="yellow") for note in fit.notes]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flattest.commands.errors import one_sentence_errors
-from flattest.commands.options import DropMissing, ModelFile, TableFile
+from flattest.commands.errors import one_sentence_errors, say
+from flattest.commands.options import DropMissing, ModelFile, TableFile, TextEncoding
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,6 +29,7 @@ def measure(
         typer.Option("--json", metavar="FILE.json", help="Write the measurements there as well."),
     ] = None,
     drop_missing: DropMissing = False,
+    encoding: TextEncoding = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --json if it exists.")] = False,
 ) -> None:
     """Measure the flatness of a fitted network on a table."""
@@ -37,18 +38,28 @@ def measure(
     from rich.console import Console
 
     from flattest.files import check_output_file, write_file
-    from flattest.tables.reading import complete_rows, read_table
+    from flattest.tables.model_file import load_encoding
+    from flattest.tables.reading import read_table
+
+    # What can be wrong with the table is said before torch is loaded.
+    check_output_file(json_file, option="--json", force=force)
+    learnt = load_encoding(model)
+    learnt = learnt.with_target(target or learnt.target)
+    rows = read_table(table, na=learnt.na, encoding=encoding)
+    learnt.target_values(rows)
+    encoded = learnt.encode(rows)
+    for remark in encoded.remarks:
+        say(f"Warning: {remark}")
+    if drop_missing:
+        rows = rows[~encoded.incomplete]
+
     from flattest.tables.saved_model import SavedModel
 
-    check_output_file(json_file, option="--json", force=force)
-    loaded = SavedModel.load(model).with_target(target)
-    frame = read_table(table)
-    used = [*(column.name for column in loaded.encoding.columns), loaded.encoding.target]
-    rows = complete_rows(frame, used) if drop_missing else frame
-    flatness = loaded.measure(rows)
+    flatness = SavedModel.load(model).with_target(target).measure(rows)
     if json_file is not None:
         write_file(json_file, json.dumps(flatness.to_dict(), indent=2, allow_nan=False) + "\n")
-    caption = f"{len(rows):,} rows, {flatness.width} neurons, features standardised as in the fit"
+    rows_used = f"{flatness.n_samples:,} rows, {flatness.width} neurons"
+    caption = f"{rows_used}, features standardised as in the fit"
     Console().print(flatness_table(flatness, caption))
 
 

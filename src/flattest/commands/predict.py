@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flattest.commands.errors import one_sentence_errors
-from flattest.commands.options import ModelFile, TableFile
+from flattest.commands.errors import fail, one_sentence_errors, say
+from flattest.commands.options import (
+    DropMissing,
+    Missing,
+    ModelFile,
+    TableFile,
+    TextEncoding,
+    missing_policy,
+)
+
+_USUAL_LEVEL = 0.9
 
 
 @one_sentence_errors
@@ -19,31 +29,84 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="A new file; by default the terminal.")
     ] = None,
-    drop_missing: Annotated[
-        bool,
-        typer.Option("--drop-missing", help="Leave the prediction empty where values are missing."),
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="Write 90 % intervals too: lower and upper.")
     ] = False,
+    level: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=0.9999, help="Write intervals of this level, such as 0.5."),
+    ] = None,
+    identifier: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="COLUMN", help="A column to repeat; may be repeated itself."),
+    ] = None,
+    input_columns: Annotated[
+        bool, typer.Option("--input-columns", help="Repeat all columns of the table.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse categories and gaps that the fit has not seen."),
+    ] = False,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            help="Missing values in features: fill them in, refuse them, or leave the prediction "
+            "empty (drop); by default as in the fit, or fill."
+        ),
+    ] = None,
+    drop_missing: DropMissing = False,
+    encoding: TextEncoding = None,
     force: Annotated[bool, typer.Option("--force", help="Replace --out if it exists.")] = False,
 ) -> None:
     """Predict the target for every row of a table.
 
-    Writes CSV, in the order of the rows.
+    Writes CSV, in the order of the rows; the column extrapolation tells the rows of which a value
+    lies outside the range of the training table.
     """
+    import numpy as np
     import pandas as pd
 
     from flattest.files import check_output_file, write_file
-    from flattest.tables.reading import complete_rows, read_table
+    from flattest.tables.model_file import load_encoding
+    from flattest.tables.reading import read_table, require_columns
+    from flattest.wording import count
+
+    # What can be wrong with the table is said before torch is loaded.
+    check_output_file(out, option="--out", force=force)
+    learnt = load_encoding(model)
+    policy = missing_policy(missing, drop_missing) or learnt.missing
+    learnt = replace(learnt, missing="refuse" if policy == "refuse" else "fill")
+    frame = read_table(table, na=learnt.na, encoding=encoding)
+    require_columns(frame, identifier or (), option="--id")
+    repeated = list(frame.columns) if input_columns else list(dict.fromkeys(identifier or ()))
+    level = _USUAL_LEVEL if intervals and level is None else level
+    names = ["prediction", *(["lower", "upper"] if level else []), "extrapolation"]
+    for name in repeated:
+        if name in names:
+            fail(f"The column {name!r} cannot be repeated beside a result of that name.")
+    encoded = learnt.encode(frame, strict=strict)
+    for remark in encoded.remarks:
+        say(f"Warning: {remark}")
+    if encoded.beyond.any():
+        rows = count(int(encoded.beyond.sum()), "row")
+        say(f"Warning: {rows} of {len(frame):,} outside the range of the training table.")
+
     from flattest.tables.saved_model import SavedModel
 
-    check_output_file(out, option="--out", force=force)
     loaded = SavedModel.load(model)
-    frame = read_table(table)
-    used = [column.name for column in loaded.encoding.columns]
-    rows = complete_rows(frame, used) if drop_missing else frame
-    predictions = pd.DataFrame({"prediction": loaded.predict(rows)}, index=rows.index)
-    text = predictions.reindex(frame.index).to_csv(index=False)
+    results: tuple[np.ndarray, ...] = (
+        loaded.predict_interval(encoded.features, level)
+        if level
+        else (loaded.predictor(encoded.features)[0],)
+    )
+    predictions = pd.DataFrame(dict(zip(names, (*results, encoded.beyond), strict=True)))
+    left_out = encoded.incomplete if policy == "drop" else np.zeros(len(frame), dtype=bool)
+    predictions = predictions.astype(object)
+    predictions.loc[left_out] = ""
+    text = pd.concat([frame[repeated], predictions], axis=1).to_csv(index=False)
     if out is None:
         sys.stdout.write(text)
     else:
         write_file(out, text)
-        typer.echo(f"{len(rows):,} predictions: {typer.style(str(out), bold=True)}", err=True)
+        made = count(int((~left_out).sum()), "prediction")
+        typer.echo(f"{made}: {typer.style(str(out), bold=True)}", err=True)

@@ -2,68 +2,60 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from flattest.tables.reading import TableError, listed, refuse_missing, require_columns
+from flattest.tables.cells import Cells
+from flattest.tables.choosing import Chosen, choose_columns
+from flattest.tables.columns import Column, MeasuredColumn, column_of
+from flattest.tables.faults import Faults, TableError, listed
+from flattest.tables.learning import Rules, decimal_mark, learn_measured, refuse_mixture
+from flattest.tables.missing import gaps_message
+from flattest.tables.reading import require_columns
+from flattest.wording import count
 
-MOST_CATEGORIES = 50
-"""A text column with more distinct values than this is taken for an identifier."""
-_LARGEST = 1e100  # squares of larger numbers leave the range of float64
 
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table that serves as a feature.
+class Encoded(NamedTuple):
+    """What a table gives under an encoding.
 
     Parameters
     ----------
-    name : str
-        Its name in the table.
-    categories : tuple of str
-        The values of a text column, sorted; empty for a numeric one.
-
-    Examples
-    --------
-    >>> from flattest.tables.encoding import Column
-    >>> Column("size", ("large", "medium", "small")).feature_names
-    ('size=large', 'size=medium', 'size=small')
-    >>> Column("paid", ("no", "yes")).feature_names
-    ('paid=yes',)
+    features : ndarray of shape (n, d)
+        The features, without gaps.
+    incomplete : ndarray of shape (n,)
+        Tells the rows with missing values.
+    beyond : ndarray of shape (n,)
+        Tells the rows with a value that lies outside the range of the training table.
+    remarks : tuple of str
+        One sentence for each column with something that the training table did not have.
     """
 
-    name: str
-    categories: tuple[str, ...] = ()
-
-    @property
-    def coded(self) -> tuple[str, ...]:
-        """The categories with an indicator of their own: of two, the first is told by a zero."""
-        return self.categories[1:] if len(self.categories) == 2 else self.categories
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """The names of the features it gives: its own, or one ``name=category`` per indicator."""
-        return tuple(f"{self.name}={value}" for value in self.coded) or (self.name,)
+    features: Float[np.ndarray, "n d"]
+    incomplete: Bool[np.ndarray, " n"]
+    beyond: Bool[np.ndarray, " n"]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Encoding:
     """How the columns of a table become the columns of a matrix.
 
-    Numeric columns are taken as they are, text columns as one indicator (0 or 1) per category;
-    where there are only two categories, as one indicator for the second.
-
     Parameters
     ----------
     columns : tuple of Column
         The columns used, in the order of the features.
-    target : str
+    response : MeasuredColumn
         The column to be predicted.
+    missing : {"fill", "refuse"}
+        What is done with missing values in features.
+    na : tuple of str or None
+        The words for missing values in text files, where they are not the usual ones.
 
     Examples
     --------
@@ -72,16 +64,46 @@ class Encoding:
     >>> frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "c": ["b", "a", "b"], "y": [1.0, 2.0, 4.0]})
     >>> encoding = learn_encoding(frame, "y")
     >>> encoding.feature_names, encoding.features(frame).tolist()
-    (('x', 'c=b'), [[1.0, 1.0], [2.0, 0.0], [3.0, 1.0]])
+    (('x', 'c=a'), [[1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
     """
 
     columns: tuple[Column, ...]
-    target: str
+    response: MeasuredColumn
+    missing: str = "fill"
+    na: tuple[str, ...] | None = None
+
+    @property
+    def target(self) -> str:
+        """The name of the column to be predicted."""
+        return self.response.name
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features."""
         return tuple(name for column in self.columns for name in column.feature_names)
+
+    def encode(self, frame: pd.DataFrame, *, strict: bool = False) -> Encoded:
+        """Return the features, and what is to be said of them.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            A table with at least the columns of the encoding; others are left alone.
+        strict : bool
+            Whether to refuse levels, and gaps in columns, that the training table did not have.
+
+        Returns
+        -------
+        Encoded
+            The features.
+
+        Raises
+        ------
+        TableError
+            If a column is missing, or has values of another kind than the training table; all
+            that is wrong in one message.
+        """
+        return encode(self.columns, frame, strict=strict, missing=self.missing)
 
     def features(self, frame: pd.DataFrame) -> Float[np.ndarray, "n d"]:
         """Return the matrix of features.
@@ -89,7 +111,7 @@ class Encoding:
         Parameters
         ----------
         frame : DataFrame
-            A table with at least the columns of the encoding; others are left alone.
+            As for :meth:`encode`.
 
         Returns
         -------
@@ -99,13 +121,9 @@ class Encoding:
         Raises
         ------
         TableError
-            If a column is missing, has missing values, or values of another kind than the
-            table the encoding was learned from.
+            As for :meth:`encode`.
         """
-        names = [column.name for column in self.columns]
-        require_columns(frame, names)
-        refuse_missing(frame, names)
-        return np.hstack([_encode(frame[column.name], column) for column in self.columns])
+        return self.encode(frame).features
 
     def target_values(self, frame: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """Return the column to be predicted.
@@ -118,19 +136,28 @@ class Encoding:
         Returns
         -------
         ndarray of shape (n,)
-            Its values, in float64.
+            Its values, in float64, NaN where they are missing.
 
         Raises
         ------
         TableError
-            If it is not there, is not numeric, or has missing values.
+            If it is not there, or is not numeric.
         """
-        return target_values(frame, self.target)
+        require_columns(frame, [self.target], option="--target")
+        return self.response.read(frame[self.target])
+
+    def with_target(self, target: str) -> Encoding:
+        """Return the same encoding with the target in another column."""
+        return replace(self, response=replace(self.response, name=target))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoding in types that JSON can hold."""
-        columns = [{"name": c.name, "categories": list(c.categories)} for c in self.columns]
-        return {"columns": columns, "target": self.target}
+        return {
+            "columns": [column.to_dict() for column in self.columns],
+            "response": self.response.to_dict(),
+            "missing": self.missing,
+            "na": self.na,
+        }
 
     @classmethod
     def from_dict(cls, values: Any) -> Encoding:
@@ -148,14 +175,83 @@ class Encoding:
 
         Raises
         ------
-        KeyError, TypeError
+        KeyError, TypeError, ValueError
             If it is another dictionary.
         """
-        columns = tuple(Column(str(c["name"]), tuple(c["categories"])) for c in values["columns"])
-        return cls(columns, str(values["target"]))
+        columns = tuple(column_of(column) for column in values["columns"])
+        response, na = column_of(values["response"]), values["na"]
+        if not isinstance(response, MeasuredColumn):
+            raise ValueError("the target is no number")
+        return cls(columns, response, str(values["missing"]), None if na is None else tuple(na))
 
 
-def learn_encoding(frame: pd.DataFrame, target: str, ignore: Sequence[str] = ()) -> Encoding:
+def encode(
+    columns: Sequence[Column], frame: pd.DataFrame, *, strict: bool, missing: str
+) -> Encoded:
+    """Return the features that columns give.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        The columns, at least one.
+    frame : DataFrame
+        A table that has them.
+    strict, missing : object
+        As for :class:`Encoding`.
+
+    Returns
+    -------
+    Encoded
+        The features.
+
+    Raises
+    ------
+    TableError
+        As for :meth:`Encoding.encode`.
+    """
+    faults, remarks = Faults(), []
+    parts, gaps = [], {}
+    with faults.collected():
+        require_columns(frame, [column.name for column in columns])
+    for column in columns:
+        if column.name not in frame.columns:
+            continue
+        with faults.collected():
+            part = column.encode(frame[column.name])
+            parts.append(part)
+            if part.gaps.any():
+                gaps[column.name] = part.gaps
+                if not column.has_gaps:
+                    remarks.append(
+                        f"Column {column.name!r} has {count(int(part.gaps.sum()), 'missing value')}"
+                        ", filled in; the training table had none there."
+                    )
+            if part.unseen:
+                remarks.append(_unseen(column, part.unseen))
+    if gaps and missing == "refuse":
+        with faults.collected():
+            raise TableError(gaps_message(gaps))
+    if strict:
+        for remark in remarks:
+            with faults.collected():
+                raise TableError(f"{remark.removesuffix('.')} (--strict).")
+    faults.raise_any()
+    return Encoded(
+        features=np.hstack([part.matrix for part in parts]),
+        incomplete=np.any([part.gaps for part in parts], axis=0),
+        beyond=np.any([part.beyond for part in parts], axis=0),
+        remarks=tuple(remarks),
+    )
+
+
+def learn_encoding(
+    frame: pd.DataFrame,
+    target: str,
+    ignore: Sequence[str] = (),
+    *,
+    rules: Rules | None = None,
+    missing: str = "fill",
+) -> Encoding:
     """Choose how each column of a table becomes features.
 
     Parameters
@@ -165,7 +261,11 @@ def learn_encoding(frame: pd.DataFrame, target: str, ignore: Sequence[str] = ())
     target : str
         The column to be predicted.
     ignore : sequence of str
-        Columns to leave out. Columns with one value only are left out as well.
+        Columns to leave out. Columns without use, such as constant ones, are left out as well.
+    rules : Rules, optional
+        What is said of the columns.
+    missing : {"fill", "refuse"}
+        What is to be done with missing values in features.
 
     Returns
     -------
@@ -175,76 +275,99 @@ def learn_encoding(frame: pd.DataFrame, target: str, ignore: Sequence[str] = ())
     Raises
     ------
     TableError
-        If a column is missing, has missing values, no name, dates, infinities, a mixture of
-        numbers and text, or text that looks like an identifier; or if none is left.
+        If a column is missing, or mixes numbers with text, and the like; all that is wrong in one
+        message.
 
     Examples
     --------
     >>> import pandas as pd
     >>> from flattest.tables.encoding import learn_encoding
-    >>> learn_encoding(pd.DataFrame({"x": [1, 2], "one": [1, 1], "y": [3, 4]}), "y").columns
-    (Column(name='x', categories=()),)
+    >>> encoding = learn_encoding(pd.DataFrame({"x": [1, 2], "one": [1, 1], "y": [3, 4]}), "y")
+    >>> [column.name for column in encoding.columns]
+    ['x']
     """
-    require_columns(frame, [target], option="--target")
-    require_columns(frame, ignore, option="--ignore")
-    names = [name for name in frame.columns if name != target and name not in set(ignore)]
-    for name in names:
-        if _is_unnamed(frame, name):
-            raise TableError(
-                f"{name.capitalize()} has no name in the header; name it, or leave it out with "
-                f'--ignore "{name}".'
-            )
-    refuse_missing(frame, names)
-    kinds = [_is_text(frame[name]) for name in names]  # refuses what is neither text nor number
-    columns = tuple(
-        _learn_column(frame[name], text)
-        for name, text in zip(names, kinds, strict=True)
-        if frame[name].nunique() > 1
-    )
-    if not columns:
-        raise TableError(
-            f"No column beside the target {target!r} varies, so there is nothing to learn from."
-        )
-    return Encoding(columns, target)
+    return learn(frame, target, ignore, rules or Rules(), missing)[0]
 
 
-def target_values(frame: pd.DataFrame, target: str) -> Float[np.ndarray, " n"]:
-    """Return the column to be predicted.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        The table.
-    target : str
-        The name of the column.
+def learn(
+    frame: pd.DataFrame, target: str, ignore: Sequence[str], rules: Rules, missing: str
+) -> tuple[Encoding, Chosen, dict[str, Cells]]:
+    """Do the same as :func:`learn_encoding`, and return what was done with the columns too.
 
     Returns
     -------
-    ndarray of shape (n,)
-        Its values, in float64.
+    encoding : Encoding
+        The encoding.
+    chosen : Chosen
+        What was done with the columns.
+    cells : dict of str to Cells
+        The columns, in the rows that have a target.
 
     Raises
     ------
     TableError
-        If it is not there, is not numeric, or has missing values.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from flattest.tables.encoding import target_values
-    >>> target_values(pd.DataFrame({"y": [1, 2]}), "y")
-    array([1., 2.])
+        As there.
     """
-    require_columns(frame, [target], option="--target")
-    refuse_missing(frame, [target], what="The target")
-    values = frame[target]
-    if _is_text(values):
-        _refuse_mixture(values)
+    faults = Faults()
+    for wanted, option in (
+        ([target], "--target"),
+        (ignore, "--ignore"),
+        (rules.categorical, "--categorical"),
+    ):
+        with faults.collected():
+            require_columns(frame, wanted, option=option)
+    names = [name for name in frame.columns if name != target and name not in set(ignore)]
+    cells: dict[str, Cells] = {}
+    for name in frame.columns:
+        if name not in set(ignore) or name == target:
+            with faults.collected():
+                cells[name] = Cells.of(frame[name])
+    mark = decimal_mark(cells, rules)
+    response: MeasuredColumn | None = None
+    chosen = Chosen((), (), ())
+    line = ""
+    if target in cells:
+        with faults.collected():
+            response, line = _learn_response(cells[target], rules, mark)
+    if response is not None:
+        present = ~np.isnan(response.read_cells(cells[target]))
+        if not present.all():
+            frame = frame[present]
+            cells = {name: Cells.of(frame[name]) for name in cells}
+    with faults.collected():
+        features = {name: cells[name] for name in names if name in cells}
+        chosen = choose_columns(frame, features, rules, mark, missing)
+    faults.raise_any()
+    assert response is not None
+    if not chosen.columns:
+        why = "; ".join(f"c{line[1:].removesuffix('.')}" for line in chosen.lines[:3])
         raise TableError(
-            f"The target {target!r} holds text (such as {str(values.iloc[0])!r}), but flattest "
-            "predicts numbers; choose a numeric column or code it as numbers first."
+            f"No column beside the target {target!r} varies, so there is nothing to learn from"
+            f"{': ' if why else ''}{why}."
         )
-    return _numbers(values)
+    lines = (line, *chosen.lines) if line else chosen.lines
+    return Encoding(chosen.columns, response, missing), chosen._replace(lines=lines), cells
+
+
+def _learn_response(cells: Cells, rules: Rules, mark: str | None) -> tuple[MeasuredColumn, str]:
+    """Learn how to read the column to be predicted, and what is to be said of it."""
+    target = str(cells.values.name)
+    if cells.values.isna().all():
+        raise TableError(f"The target {target!r} has no values.")
+    learnt = None if cells.kind == "name" else learn_measured(cells, rules, mark, codes=True)
+    if learnt is None:
+        refuse_mixture(cells)
+        shown = str(cells.values.dropna().iloc[0])
+        raise TableError(
+            f"The target {target!r} holds text (such as {shown!r}), but flattest predicts numbers; "
+            "choose a numeric column or code it as numbers first."
+        )
+    if learnt[0].kind == "date":
+        raise TableError(
+            f"The target {target!r} holds dates, but flattest predicts numbers; turn them into "
+            "numbers of days first."
+        )
+    return learnt
 
 
 def check_varies(values: Float[np.ndarray, " n"], target: str) -> None:
@@ -275,98 +398,11 @@ def check_varies(values: Float[np.ndarray, " n"], target: str) -> None:
         )
 
 
-def _learn_column(values: pd.Series, text: bool) -> Column:
-    name = str(values.name)
-    if not text:
-        _numbers(values)
-        return Column(name)
-    _refuse_mixture(values)
-    categories = sorted({str(value) for value in values})
-    if len(categories) > MOST_CATEGORIES:
-        raise TableError(
-            f"Column {name!r} holds text with {len(categories):,} different values, more than "
-            f'{MOST_CATEGORIES}; group them, or leave it out with --ignore "{name}".'
-        )
-    return Column(name, tuple(categories))
-
-
-def _encode(values: pd.Series, column: Column) -> Float[np.ndarray, "n k"]:
-    if not column.categories:
-        if _is_text(values):
-            _refuse_mixture(values)
-            raise TableError(
-                f"Column {column.name!r} holds text (such as {str(values.iloc[0])!r}), but the "
-                "model was fitted with numbers in it."
-            )
-        return _numbers(values)[:, None]
-    text = values.astype(str).to_numpy(dtype=object)
-    unknown = sorted(set(text) - set(column.categories))
-    if unknown:
-        raise TableError(
-            f"Column {column.name!r} holds {listed(unknown)}, which the model has not seen; it "
-            f"knows {listed(column.categories)}."
-        )
-    return (text[:, None] == np.array(column.coded, dtype=object)).astype(np.float64)
-
-
-def _is_text(values: pd.Series) -> bool:
-    """Tell text from numbers, and refuse what is neither."""
-    kind = values.dtype
-    if pd.api.types.is_bool_dtype(kind) or pd.api.types.is_numeric_dtype(kind):
-        if pd.api.types.is_complex_dtype(kind):
-            raise TableError(f"Column {values.name!r} holds complex numbers; split them first.")
-        return False
-    if pd.api.types.is_object_dtype(kind):
-        try:
-            values.astype(np.float64)  # decimals, or numbers that pandas kept as objects
-        except (TypeError, ValueError):
-            present = values.dropna()
-            if present.map(lambda value: isinstance(value, str | bool | int | float)).all():
-                return True
-        else:
-            return False
-    elif isinstance(kind, pd.CategoricalDtype) or pd.api.types.is_string_dtype(kind):
-        return True
-    raise TableError(
-        f"Column {values.name!r} holds values of type {kind}; turn them into numbers first, or "
-        f'leave it out with --ignore "{values.name}".'
+def _unseen(column: Column, levels: Sequence[str]) -> str:
+    counts = Counter(levels)
+    where = "counted as 'other'" if any("=other" in n for n in column.feature_names) else "unknown"
+    rows = "1 row" if len(levels) == 1 else f"{len(levels):,} rows"
+    return (
+        f"Column {column.name!r} holds {listed(counts)} in {rows}, which the training table did "
+        f"not have: {where}."
     )
-
-
-def _refuse_mixture(values: pd.Series) -> None:
-    """Refuse a text column that is mostly numbers: some entries failed to be read."""
-    text = values.astype(str).str.strip()
-    parsed = pd.to_numeric(text, errors="coerce").notna()
-    if parsed.mean() >= 0.5 and not parsed.all():
-        row = int(np.flatnonzero(~parsed.to_numpy())[0])
-        raise TableError(
-            f"Column {values.name!r} mixes numbers with text such as {text.iloc[row]!r} "
-            f"(row {_row_number(values, row)}); correct those entries, or leave them empty."
-        )
-    with_points = pd.to_numeric(text.str.replace(",", ".", n=1), errors="coerce").notna()
-    if with_points.mean() >= 0.5 and not parsed.any():
-        raise TableError(
-            f"Column {values.name!r} holds numbers with a decimal comma, such as "
-            f"{text.iloc[0]!r}; write them with a decimal point."
-        )
-
-
-def _numbers(values: pd.Series) -> Float[np.ndarray, " n"]:
-    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = ~(np.abs(numbers) <= _LARGEST)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise TableError(
-            f"Column {values.name!r} is {numbers[row]:g} in row {_row_number(values, row)}; "
-            "correct or remove that row, or rescale the column."
-        )
-    return numbers
-
-
-def _row_number(values: pd.Series, position: int) -> int:
-    """Return the number of a row in the file, counted from 1 below the header."""
-    return int(values.index[position]) + 1
-
-
-def _is_unnamed(frame: pd.DataFrame, name: str) -> bool:
-    return name == f"column {list(frame.columns).index(name) + 1}"

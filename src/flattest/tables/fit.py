@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,12 @@ from flattest.figures import (
 from flattest.figures.displays import DirectionsDisplay, LinkDisplay, PathDisplay
 from flattest.files import write_report
 from flattest.regression.regressor import MultiIndexRegressor
-from flattest.tables.encoding import check_varies, learn_encoding, target_values
-from flattest.tables.reading import TableError, complete_rows, require_columns
-from flattest.tables.saved_model import MODEL_FILE, SavedModel
+from flattest.tables.encoding import check_varies
+from flattest.tables.model_file import MODEL_FILE
+from flattest.tables.preparing import FEWEST_ROWS, Prepared, prepare
+from flattest.tables.saved_model import SavedModel
 from flattest.two_layer.flatness import TwoLayerFlatness
 
-FEWEST_ROWS = 10
 _RIDGE_STRENGTHS = np.logspace(-3, 4, 15)
 
 
@@ -104,9 +103,13 @@ class TableFit:
     values : dict of str to (true, predicted)
         Target and predictions, ``"training"`` and ``"test"``.
     n_dropped : int
-        Rows left out for missing values.
+        Rows left out, without a target or for missing values.
     unused : tuple of str
         Columns left out.
+    lines : tuple of str
+        What was done with columns, a sentence for each.
+    warnings : tuple of str
+        What the user should look at before believing the fit.
     notes : tuple of str
         What the regression warned of.
     seconds : float
@@ -125,6 +128,8 @@ class TableFit:
     values: dict[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]
     n_dropped: int
     unused: tuple[str, ...]
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
     seconds: float
     random_state: int
@@ -154,6 +159,8 @@ class TableFit:
             "target": self.model.encoding.target,
             "features": list(names),
             "unused_columns": list(self.unused),
+            "columns": list(self.lines),
+            "warnings": list(self.warnings),
             "rows": {**self.n_rows, "dropped": self.n_dropped},
             "scores": {part: score.to_dict() for part, score in self.scores.items()},
             "ridge_scores": {part: score.to_dict() for part, score in self.ridge.items()},
@@ -202,10 +209,9 @@ def fit_table(
     *,
     test_size: float = 0.2,
     width: int = 100,
-    ignore: Sequence[str] = (),
-    drop_missing: bool = False,
     random_state: int = 0,
     verbose: bool = False,
+    **preparation: Any,
 ) -> TableFit:
     """Fit a multi-index regression to a part of a table, and test it on the rest.
 
@@ -215,18 +221,10 @@ def fit_table(
         The table.
     target : str
         The column to predict.
-    test_size : float
-        The share of the rows that are kept for the test, between 0 and 1.
-    width : int
-        Neurons at the start.
-    ignore : sequence of str
-        Columns not to be used.
-    drop_missing : bool
-        Whether to leave out rows with missing values.
-    random_state : int
-        Seed of the split and of the fit.
-    verbose : bool
-        Whether to show the progress.
+    test_size, width, random_state, verbose : object
+        As for :func:`fit_prepared`.
+    **preparation : object
+        As for :func:`flattest.tables.preparing.prepare`.
 
     Returns
     -------
@@ -249,21 +247,53 @@ def fit_table(
     >>> fit.n_rows, fit.scores["test"].r2 > 0.8
     ({'training': 64, 'test': 16}, True)
     """
-    require_columns(frame, [target], option="--target")
-    require_columns(frame, ignore, option="--ignore")
-    kept = frame.drop(columns=[name for name in ignore if name != target])
-    complete = complete_rows(kept, kept.columns) if drop_missing else kept
-    y = target_values(complete, target)
-    if len(complete) < FEWEST_ROWS:
-        rows = f"{len(complete)} row{'' if len(complete) == 1 else 's'}"
-        raise TableError(f"The table has {rows}, but a fit needs at least {FEWEST_ROWS}.")
-    check_varies(y, target)
-    encoding = learn_encoding(complete, target)
-    X = encoding.features(complete)
+    return fit_prepared(
+        prepare(frame, target, **preparation),
+        test_size=test_size,
+        width=width,
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def fit_prepared(
+    prepared: Prepared,
+    *,
+    test_size: float = 0.2,
+    width: int = 100,
+    random_state: int = 0,
+    verbose: bool = False,
+) -> TableFit:
+    """Fit a multi-index regression to a part of the rows, and test it on the rest.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The table as numbers.
+    test_size : float
+        The share of the rows that are kept for the test, between 0 and 1.
+    width : int
+        Neurons at the start.
+    random_state : int
+        Seed of the split and of the fit.
+    verbose : bool
+        Whether to show the progress.
+
+    Returns
+    -------
+    TableFit
+        The model and its scores.
+
+    Raises
+    ------
+    TableError
+        If the target is the same in all rows that are fitted.
+    """
+    encoding, X, y = prepared.encoding, prepared.features, prepared.target
     n_test = min(max(round(test_size * len(y)), 2), len(y) - FEWEST_ROWS // 2)
     rows = train_test_split(np.arange(len(y)), test_size=n_test, random_state=random_state)
     train, test = (np.sort(part) for part in rows)
-    check_varies(y[train], target)
+    check_varies(y[train], encoding.target)
 
     started = time.perf_counter()
     regressor = MultiIndexRegressor(
@@ -278,7 +308,6 @@ def fit_table(
     baseline = make_pipeline(StandardScaler(), RidgeCV(_RIDGE_STRENGTHS)).fit(X[train], y[train])
     parts = {"train": train, "test": test}
     predicted = {part: regressor.predict(X[rows]) for part, rows in parts.items()}
-    used = {column.name for column in encoding.columns} | {target}
     return TableFit(
         model=SavedModel.of(regressor, encoding),
         scores={part: Score.of(y[rows], predicted[part]) for part, rows in parts.items()},
@@ -293,8 +322,10 @@ def fit_table(
             "training": (y[train], predicted["train"]),
             "test": (y[test], predicted["test"]),
         },
-        n_dropped=len(frame) - len(complete),
-        unused=tuple(str(name) for name in frame.columns if name not in used),
+        n_dropped=prepared.n_dropped,
+        unused=prepared.unused,
+        lines=prepared.lines,
+        warnings=prepared.warnings,
         notes=tuple(dict.fromkeys(notes)),
         seconds=seconds,
         random_state=random_state,

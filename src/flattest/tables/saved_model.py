@@ -12,29 +12,29 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialize
+from scipy.special import ndtri
 from torch import Tensor
 
 from flattest._version import __version__
-from flattest.errors import FlattestError
 from flattest.files import replace_file
 from flattest.regression.predictor import Predictor, check_stored
 from flattest.regression.regressor import MultiIndexRegressor
 from flattest.regression.training_data import with_bias
 from flattest.tables.encoding import Encoding
+from flattest.tables.faults import TableError
+from flattest.tables.model_file import (
+    FORMAT,
+    SavedModelError,
+    find_model,
+    readable,
+    stored_encoding,
+)
 from flattest.two_layer.activations import Homogeneous
 from flattest.two_layer.flatness import TwoLayerFlatness
 from flattest.two_layer.measuring import measure
 from flattest.two_layer.networks import TwoLayerNet
-
-MODEL_FILE = "model.safetensors"
-"""The name of a model file in the folder of a fit."""
-_FORMAT = "flattest.SavedModel/5"
-
-
-class SavedModelError(FlattestError):
-    """A file that is no readable model; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +148,49 @@ class SavedModel:
         """
         return self.predictor(self.encoding.features(frame))[0]
 
+    def predict_interval(
+        self, features: Float[np.ndarray, "n d"], level: float
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Predict the target, with intervals.
+
+        They are normal ones, ``mean ± z deviation`` with the quantile ``z`` of the normal law; of
+        targets of which logarithms were fitted, which are positive, they end at 0.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            The features of the rows, as `Encoding.encode` gives them.
+        level : float
+            The probability with which a new target lies inside, between 0 and 1.
+
+        Returns
+        -------
+        mean, lower, upper : ndarray of shape (n,)
+            The predictions and the ends of their intervals.
+
+        Raises
+        ------
+        SavedModelError
+            If a network predicts, which knows no deviations.
+        """
+        mean, deviation = self.predictor(features)
+        if deviation is None:
+            raise SavedModelError(
+                "The model has no intervals, since a network predicts and no Gaussian process; "
+                "leave out --level."
+            )
+        half = float(ndtri((1 + level) / 2)) * deviation
+        link = self.predictor.link
+        positive = link is not None and link.log_share > 0
+        return mean, np.maximum(mean - half, 0.0) if positive else mean - half, mean + half
+
     def measure(self, frame: pd.DataFrame) -> TwoLayerFlatness:
         """Measure the flatness of the network on a table, on standardised features.
 
         Parameters
         ----------
         frame : DataFrame
-            The table, with the target.
+            The table, with the target; rows without a value of it are left out.
 
         Returns
         -------
@@ -167,8 +203,12 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        target = self.encoding.target_values(frame) - self.predictor.standardise.intercept
-        return measure(self.predictor.network, self.inputs(frame), torch.from_numpy(target))
+        target = self.encoding.target_values(frame)
+        known = ~np.isnan(target)
+        if not known.any():
+            raise TableError(f"No row has a value of the target {self.encoding.target!r}.")
+        centred = torch.from_numpy(target[known] - self.predictor.standardise.intercept)
+        return measure(self.predictor.network, self.inputs(frame[known]), centred)
 
     def with_target(self, target: str | None) -> SavedModel:
         """Return the same model with its target in another column of the table.
@@ -183,8 +223,7 @@ class SavedModel:
         SavedModel
             The model.
         """
-        encoding = replace(self.encoding, target=target or self.encoding.target)
-        return replace(self, encoding=encoding)
+        return replace(self, encoding=self.encoding.with_target(target or self.encoding.target))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a safetensors file: numbers and JSON, no pickle.
@@ -204,7 +243,7 @@ class SavedModel:
             "importances": torch.from_numpy(np.ascontiguousarray(self.importances)),
         }
         metadata = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "predictor": json.dumps(self.predictor.description(), allow_nan=False),
             "encoding": json.dumps(self.encoding.to_dict()),
             "flattest_version": self.fitted_with,
@@ -230,32 +269,14 @@ class SavedModel:
         SavedModelError
             If there is no such file, or it is truncated, damaged or of another kind.
         """
-        source = Path(path)
-        if source.is_dir():
-            if not (source / MODEL_FILE).exists():
-                raise SavedModelError(
-                    f"The folder {str(source)!r} holds no {MODEL_FILE}; give the --out folder of "
-                    "'flattest fit', or its model file."
-                )
-            source /= MODEL_FILE
-        if not source.exists():
-            raise SavedModelError(f"There is no model {str(source)!r}; 'flattest fit' makes one.")
-        try:
-            with safe_open(source, framework="pt") as file:
-                return cls._read(file.get_tensor, file.metadata() or {})
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise SavedModelError(
-                f"{str(source)!r} is not a model written by 'flattest fit', or it is damaged "
-                f"({_reason(error)}); fit it again."
-            ) from error
+        source = find_model(path)
+        with readable(source), safe_open(source, framework="pt") as file:
+            return cls._read(file.get_tensor, file.metadata() or {})
 
     @classmethod
     def _read(cls, tensor: Callable[[str], Tensor], metadata: dict[str, str]) -> SavedModel:
-        found = metadata.get("format")
-        if found != _FORMAT:
-            raise ValueError(f"its format is {found!r}, not {_FORMAT!r}")
+        encoding = stored_encoding(metadata)
         description = json.loads(metadata["predictor"])
-        encoding = Encoding.from_dict(json.loads(metadata["encoding"]))
         network = TwoLayerNet(
             tensor("network.weights"),
             tensor("network.coefficients"),
@@ -275,10 +296,3 @@ class SavedModel:
             importances=importances.numpy(),
             fitted_with=metadata["flattest_version"],
         )
-
-
-def _reason(error: Exception) -> str:
-    """Return a reason that fits into a sentence."""
-    if isinstance(error, KeyError):
-        return f"it has no entry {error}"
-    return str(error).rstrip(".").split("\n")[0]

@@ -1,0 +1,141 @@
+"""Dates in text: the formats that are known, which one a column has, and days since 1970."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from flattest.tables.faults import TableError
+
+ISO = "iso"
+"""The format of ISO 8601: year, month and day, with a time of day and a time zone or without."""
+_ISO_PATTERN = (
+    r"[12]\d{3}[-/]\d{2}(?:[-/]\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
+    r"(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?)?)?"
+)
+_DAYS = ("%Y-%m-%d", "%Y/%m/%d", *(f"%d{s}%m{s}%{y}" for s in "./-" for y in "Yy"))
+_MONTHS = tuple(f"%m{s}%d{s}%{y}" for s in "/-" for y in "Yy")
+_WORDS = tuple(
+    f"{form}"
+    for month in ("%b", "%B")
+    for form in (
+        *(f"%d{s}{month}{s}%{y}" for s in ("-", " ", "") for y in "Yy"),
+        *(f"{month} %d, %Y", f"{month} %d %Y", f"{month} %Y", f"{month}-%Y"),
+    )
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S")
+CLOCK = ("%H:%M", "%H:%M:%S")
+FORMATS = (
+    *(date + time for date in (*_DAYS, *_MONTHS, *_WORDS) for time in _TIMES),
+    *CLOCK,
+)
+"""The other formats, as of `datetime.strptime`; a time of day alone is a share of a day."""
+_FIRST = 20  # cells that decide which formats are tried on all
+_CLOCK_ORIGIN = -25567.0  # the day on which a time of day without a date is taken to be
+_NANOSECONDS_PER_DAY = 86400 * 1e9
+
+
+def days(values: pd.Series) -> Float[np.ndarray, " n"]:
+    """Return days since the beginning of 1970 (UTC), NaN where there is no date.
+
+    Parameters
+    ----------
+    values : Series
+        Of a date type.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The days.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from flattest.tables.dates import days
+    >>> days(pd.Series(pd.to_datetime(["1970-01-02 12:00"]))).tolist()
+    [1.5]
+    """
+    stamps = pd.to_datetime(values, utc=True)
+    ticks = stamps.astype("datetime64[ns, UTC]").astype("int64").to_numpy(dtype=np.float64)
+    return np.where(stamps.isna().to_numpy(), np.nan, ticks / _NANOSECONDS_PER_DAY)
+
+
+def parse(cells: pd.Series, form: str) -> Float[np.ndarray, " n"]:
+    """Return the days that text cells name in one format, NaN where they do not.
+
+    Parameters
+    ----------
+    cells : Series of str
+        The cells.
+    form : str
+        `ISO` or one of `FORMATS`.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Days as of :func:`days`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from flattest.tables.dates import ISO, parse
+    >>> parse(pd.Series(["1970-01-11", "soon"]), ISO).tolist()
+    [10.0, nan]
+    """
+    texts = cells.dropna().unique()
+    known = dict(zip(texts, _days(pd.Series(texts, dtype=object), form), strict=True))
+    return cells.map(known).to_numpy(dtype=np.float64)
+
+
+def format_of(cells: list[str], name: str) -> str | None:
+    """Find the format of all cells of a column.
+
+    Parameters
+    ----------
+    cells : list of str
+        The different cells.
+    name : str
+        The name of the column, for messages.
+
+    Returns
+    -------
+    str or None
+        `ISO` or one of `FORMATS`; None if none suits.
+
+    Raises
+    ------
+    TableError
+        If day and month may be either way round, and the dates then differ.
+
+    Examples
+    --------
+    >>> from flattest.tables.dates import format_of
+    >>> format_of(["3/1/2024", "3/31/2024"], "day")
+    '%m/%d/%Y'
+    """
+    if not any(character.isdigit() for character in cells[0]):
+        return None
+    some, all_cells = (pd.Series(each, dtype=object) for each in (cells[:_FIRST], cells))
+    suiting = [form for form in (ISO, *FORMATS) if not np.isnan(_days(some, form)).any()]
+    meanings = {form: _days(all_cells, form) for form in suiting}
+    suiting = [form for form in suiting if not np.isnan(meanings[form]).any()]
+    if not suiting:
+        return None
+    if any((meanings[form] != meanings[suiting[0]]).any() for form in suiting[1:]):
+        raise TableError(
+            f"Column {name!r} holds dates such as {cells[0]!r}, which may be read day or month "
+            f'first; write them as year-month-day, or leave it out with --ignore "{name}".'
+        )
+    return suiting[0]
+
+
+def _days(texts: pd.Series, form: str) -> Float[np.ndarray, " n"]:
+    """Return the days that different texts name in one format, NaN where they do not."""
+    if form == ISO:
+        texts = texts.where(texts.str.fullmatch(_ISO_PATTERN), None)
+        texts = texts.str.replace("/", "-").str.replace(" ?UTC", "Z", regex=True)
+        stamps = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    else:
+        stamps = pd.to_datetime(texts, format=form, utc=True, errors="coerce")
+    return days(stamps) - (_CLOCK_ORIGIN if form in CLOCK else 0.0)

@@ -1,0 +1,347 @@
+"""Learning what each column of a training table means.
+
+Text is read as truth values, numbers or dates where all of a column can be, otherwise as
+categories; a typed column keeps its type. A column that can be read in two ways that differ is
+read as its neighbours are, and what was decided is said in one line.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from flattest.tables.cells import TRUTH, Cells, parse_number
+from flattest.tables.columns import (
+    OTHER,
+    PERIODS,
+    BooleanColumn,
+    CategoryColumn,
+    Column,
+    DateColumn,
+    MeasuredColumn,
+    NumberColumn,
+    row_number,
+)
+from flattest.tables.dates import ISO, format_of, parse
+from flattest.tables.faults import TableError, listed
+
+MOST_LEVELS = 50
+"""Categories of one column that get a feature of their own, at most."""
+FEWEST_ROWS_OF_A_LEVEL = 3
+"""Rarer levels are not told apart where there are many."""
+_FEW_MIXED = 20  # different cells that may be levels although some of them are numbers
+_SPANS = {"year": 730.0, "week": 28.0, "day": 2.0}  # days from which on a period counts
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the user says of a table's columns.
+
+    Parameters
+    ----------
+    categorical : tuple of str
+        Columns that hold names, even if these look like numbers.
+    decimal : {".", ","} or None
+        The decimal mark where a column can be read with either; None to decide by its neighbours.
+    separator : str
+        What separates the cells of the file: where it is no comma, commas may be decimal ones.
+    missing : dict of str to dict
+        How missing values were written in the file, by column; to be told of.
+    """
+
+    categorical: tuple[str, ...] = ()
+    decimal: str | None = None
+    separator: str = ","
+    missing: Mapping[str, Mapping[str, int]] | None = None
+
+
+def decimal_mark(cells: Mapping[str, Cells], rules: Rules) -> str | None:
+    """Find the decimal mark of a table: the one in columns that can be read in one way only.
+
+    Parameters
+    ----------
+    cells : dict of str to Cells
+        The columns.
+    rules : Rules
+        What the user says.
+
+    Returns
+    -------
+    str or None
+        None where no column tells, or columns disagree.
+    """
+    if rules.decimal is not None:
+        return rules.decimal
+    found = set()
+    for column in cells.values():
+        if column.kind == "text" and len(column.marks) == 1:
+            found |= {mark for mark in column.marks if _has(column.different, mark)}
+    return found.pop() if len(found) == 1 else None
+
+
+def learn_measured(
+    cells: Cells, rules: Rules, mark: str | None, *, codes: bool = False
+) -> tuple[MeasuredColumn, str] | None:
+    """Learn a column of numbers, truth values or dates.
+
+    Parameters
+    ----------
+    cells : Cells
+        The column.
+    rules : Rules
+        What the user says.
+    mark : str or None
+        The decimal mark of the table, where it is known.
+    codes : bool
+        Whether whole numbers with leading zeros are numbers all the same.
+
+    Returns
+    -------
+    (MeasuredColumn, str) or None
+        How to read it, and what is to be said of that, mostly nothing. None for a column of
+        something else.
+
+    Raises
+    ------
+    TableError
+        If dates may be read in two ways.
+    """
+    name = str(cells.values.name)
+    texts = cells.different if cells.kind == "text" else []
+    line = ""
+    column: MeasuredColumn
+    if cells.kind == "number":
+        column = NumberColumn(name)
+    elif cells.kind == "boolean":
+        column = BooleanColumn(name)
+    elif cells.kind == "date":
+        column = DateColumn(name)
+    elif not texts:
+        return None
+    elif all(text.casefold() in TRUTH for text in texts):
+        true = next((text for text in texts if TRUTH[text.casefold()]), "True")
+        column = BooleanColumn(name, true=true)
+    elif has_leading_zeros(texts) and not codes:
+        return None
+    elif cells.marks:
+        chosen = _chosen(cells, rules, mark)
+        column = NumberColumn(name, mark=chosen, unit=cells.marks[chosen])
+        line = _said(cells, chosen, column.unit)
+    elif form := format_of(texts, name):
+        column = DateColumn(name, form=form)
+    else:
+        return None
+    return _with_range(column, column.read_cells(cells)), line
+
+
+def learn_column(cells: Cells, rules: Rules, mark: str | None) -> tuple[Column, str]:
+    """Learn a column of any kind.
+
+    Parameters
+    ----------
+    cells, rules, mark : object
+        As for :func:`learn_measured`.
+
+    Returns
+    -------
+    column : Column
+        How to read it, and which features it gives.
+    line : str
+        What is to be said of that; mostly nothing.
+
+    Raises
+    ------
+    TableError
+        If it mixes numbers with text, or numbers in several currencies.
+    """
+    name = str(cells.values.name)
+    if name in rules.categorical or cells.kind == "name":
+        return _learn_categories(cells, numeric=cells.kind != "name" and _are_numbers(cells))
+    learnt = learn_measured(cells, rules, mark)
+    if learnt is not None:
+        return learnt
+    _refuse_currencies(cells)
+    texts = cells.different
+    if len(texts) > min(_FEW_MIXED, len(cells.values) // 3):
+        refuse_mixture(cells)
+    column, line = _learn_categories(cells, numeric=False)
+    if not line and has_leading_zeros(texts):
+        line = f"Column {name!r} has leading zeros (such as {texts[0]!r}): taken as categories."
+    elif not line and any(_is_number(text) for text in texts):
+        line = (
+            f"Column {name!r} holds numbers and text ({listed(texts, most=4)}): taken as "
+            f"{len(texts)} categories."
+        )
+    return column, line
+
+
+def has_leading_zeros(texts: Sequence[str]) -> bool:
+    """Tell codes: whole numbers of which some begin with a zero."""
+    return (
+        bool(texts)
+        and all(text.isdigit() for text in texts)
+        and any(text[0] == "0" and len(text) > 1 for text in texts)
+    )
+
+
+def _are_numbers(cells: Cells) -> bool:
+    if cells.kind != "text":
+        return cells.kind == "number"
+    return "." in cells.marks and not has_leading_zeros(cells.different)
+
+
+def _is_number(text: str) -> bool:
+    """Tell numbers, alone or with the sign of a currency or a per cent, from other text."""
+    found = (parse_number(text, mark) for mark in ".,")
+    return any(number is not None and not number.unit.isalpha() for number in found)
+
+
+def _has(texts: Sequence[str], character: str) -> bool:
+    return any(character in text for text in texts)
+
+
+def _chosen(cells: Cells, rules: Rules, mark: str | None) -> str:
+    """Choose one of the decimal marks with which a column can be read."""
+    texts = cells.different
+    if len(cells.marks) == 1:
+        return next(iter(cells.marks))
+    commas = _has(texts, ",")
+    if not commas and not _has(texts, "."):
+        return mark or "."
+    # Digits in threes behind points are thousands only where commas may be decimal marks.
+    if mark is not None and (commas or rules.decimal or rules.separator != ","):
+        return mark
+    return "," if commas and rules.separator == ";" else "."
+
+
+def _said(cells: Cells, mark: str, unit: str) -> str:
+    """Say how numbers are read that are not written plainly."""
+    texts = cells.values[cells.values.isin(cells.different)]
+    same = cells.plain == cells.numbers(mark, unit)
+    odd = texts[~same[cells.values.isin(cells.different).to_numpy()]]
+    if not len(odd):
+        return ""
+    both = [(other, parse_number(odd.iloc[0], other)) for other in ".,"]
+    values = {other: number.value for other, number in both if number is not None}
+    line = f"Column {cells.values.name!r}: {odd.iloc[0]!r} is read as {values[mark]:.10g}"
+    if len(set(values.values())) > 1:
+        other = "," if mark == "." else "."
+        return f'{line}; if that is wrong, say --decimal "{other}".'
+    return f"{line}."
+
+
+def _with_range(column: MeasuredColumn, numbers: Float[np.ndarray, " n"]) -> MeasuredColumn:
+    present = numbers[~np.isnan(numbers)]
+    if not len(present):
+        return replace(column, has_gaps=True)
+    low, high = float(present.min()), float(present.max())
+    fill = float(np.median(present))
+    if isinstance(column, BooleanColumn):
+        fill = float(fill > 0.5)
+    if isinstance(column, DateColumn):
+        column = replace(column, cycles=_cycles(present))
+    return replace(column, fill=fill, low=low, high=high, has_gaps=len(present) < len(numbers))
+
+
+def _cycles(days: Float[np.ndarray, " n"]) -> tuple[str, ...]:
+    """Choose the periods of which dates show several, and different parts."""
+    span = np.ptp(days)
+    shown = []
+    for period, length in PERIODS.items():
+        parts = np.unique(np.floor((days % length) / length * 12 + 1e-9))
+        if span >= _SPANS[period] and len(parts) > 3:
+            shown.append(period)
+    return tuple(shown)
+
+
+def _learn_categories(cells: Cells, *, numeric: bool) -> tuple[CategoryColumn, str]:
+    """Learn the levels of a column, of which rare ones are not told apart."""
+    name = str(cells.values.name)
+    column = CategoryColumn(name, False, False, (), numeric=numeric)
+    texts = column.texts(cells)
+    present = texts.dropna()
+    counts = Counter(present)  # in the order of first rows
+    order = sorted(counts, key=lambda level: -counts[level])
+    has_gaps = len(present) < len(texts)
+    most = min(MOST_LEVELS, max(10, len(present) // 5))
+    if len(order) <= most:
+        return replace(column, levels=tuple(order), has_gaps=has_gaps), ""
+    kept = [
+        level
+        for level in order[: most - 1]
+        if counts[level] >= FEWEST_ROWS_OF_A_LEVEL and level != OTHER
+    ]
+    rare = tuple(level for level in order if level not in set(kept))
+    rows = sum(counts[level] for level in rare)
+    line = (
+        f"Column {name!r} has {len(order):,} categories: the {len(kept)} most frequent are told "
+        f"apart, the others, in {rows:,} rows, are one level {OTHER!r}."
+    )
+    return replace(column, levels=tuple(kept), rare=rare, has_gaps=has_gaps), line
+
+
+def _refuse_currencies(cells: Cells) -> None:
+    """Refuse amounts in several currencies, and many numbers in several units."""
+    units = set()
+    for text in cells.different:
+        number = parse_number(text, ".") or parse_number(text, ",")
+        if number is None:
+            return
+        units.add(number.unit)
+    money = sorted(unit for unit in units if (unit and not unit.isalpha()) or unit.isupper())
+    many = sorted(units - {""}) if len(cells.different) > _FEW_MIXED else []
+    if mixed := money if len(money) > 1 else many:
+        raise TableError(
+            f"Column {str(cells.values.name)!r} mixes numbers with {listed(mixed)}; convert them "
+            "to one unit."
+        )
+
+
+def refuse_mixture(cells: Cells) -> None:
+    """Refuse a text column that is mostly numbers or dates: some entries failed to be read.
+
+    Parameters
+    ----------
+    cells : Cells
+        The column.
+
+    Raises
+    ------
+    TableError
+        If it is one.
+    """
+    values, name = cells.values, str(cells.values.name)
+    texts = cells.different
+    rows = values[values.isin(texts)]
+    sample = texts[:50]
+    forms = {form for text in sample if (form := _format_or_none(text))}
+    dates = {
+        text
+        for form in forms
+        for text, day in zip(texts, parse(pd.Series(texts), form), strict=True)
+        if not np.isnan(day)
+    }
+    readable = {"numbers": {text for text in texts if _is_number(text)}, "dates": dates}
+    for noun, known in readable.items():
+        good = rows.isin(known).to_numpy()
+        if good.mean() < 0.5 or good.all():
+            continue
+        row = int(np.flatnonzero(~good)[0])
+        word = rows.iloc[row]
+        raise TableError(
+            f"Column {name!r} mixes {noun} with text such as {word!r} (row "
+            f"{row_number(rows, row)}); correct those entries, or if they stand for missing values "
+            f'say --na "{word}".'
+        )
+
+
+def _format_or_none(text: str) -> str | None:
+    try:
+        return format_of([text], "")
+    except TableError:
+        return ISO
