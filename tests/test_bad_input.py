@@ -314,16 +314,19 @@ OTHER_MODELS = {
 }
 
 
-def model_cases(call: Callable[[Any], Any], error_for_modules: type = TypeError) -> list[Case]:
-    """Return one case per object that is no two-layer network."""
+def model_cases(
+    call: Callable[[Any], Any], error_for_modules: type | None = TypeError
+) -> list[Case]:
+    """Return one case per object that is no two-layer network, or no module at all."""
     return [
         Case(
             f"model: {name}",
             lambda m, other=other: call(other),
-            error_for_modules if isinstance(other, torch.nn.Module) else TypeError,
+            error_for_modules or TypeError if isinstance(other, torch.nn.Module) else TypeError,
             "flattest.TwoLayerNet",
         )
         for name, other in OTHER_MODELS.items()
+        if error_for_modules or not isinstance(other, torch.nn.Module)
     ]
 
 
@@ -452,7 +455,7 @@ SPOILED_MODELS = [
 ]
 
 MEASURE = [
-    *model_cases(lambda other: ft.measure(other, X, Y), NotImplementedError),
+    *model_cases(lambda other: ft.measure(other, X, Y), None),
     *data_cases(lambda m, v: ft.measure(m, v, Y), "X", BAD_MATRICES, BAD_FOR_THE_MODEL),
     *data_cases(lambda m, v: ft.measure(m, X, v), "y", BAD_VECTORS),
     *batch_cases(ft.measure),

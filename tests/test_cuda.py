@@ -5,9 +5,11 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from architectures import ARCHITECTURES
 
 import flattest as ft
 from flattest.interpolators import METHODS
+from flattest.modules.outputs import select
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -154,3 +156,27 @@ def test_the_regressor_network_finds_the_same():
         for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(there.predict(X), here.predict(X), atol=0.05)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_modules(name):
+    module, inputs = ARCHITECTURES[name](4)
+    logits = select(module(*(x.clone() for x in inputs)), None)
+    y = torch.zeros_like(logits)
+    host = ft.measure(module, inputs, y)
+    device = ft.measure(module.cuda(), tuple(x.cuda() for x in inputs), y.cuda())
+    assert device.device.startswith("cuda")
+    scale = max(layer.gauss_newton for layer in host.layers)
+    for one, other in zip(host.layers, device.layers, strict=True):
+        assert other.gauss_newton == pytest.approx(one.gauss_newton, rel=1e-9, abs=1e-20 * scale)
+
+
+def test_drawn_columns_of_modules():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Linear(5, 200), torch.nn.Tanh()).cuda()
+        X, y = torch.randn(8, 5).cuda(), torch.randint(0, 200, (8,)).cuda()
+    exact = ft.measure(module, X, y, loss="cross_entropy", mode="exact")
+    drawn = ft.measure(module, X, y, loss="cross_entropy", rtol=0.05, random_state=0)
+    error = drawn.standard_error["gauss_newton"]
+    assert abs(drawn.gauss_newton - exact.gauss_newton) <= 6 * error

@@ -144,6 +144,17 @@ def test_imports_only_go_down(path: Path) -> None:
     assert not upward, f"{_name(path)}: {'; '.join(upward)}; {own} may import only layers below it"
 
 
+def test_the_two_worlds_do_not_know_each_other() -> None:
+    worlds = {"modules": "two_layer", "two_layer": "modules"}
+    strangers = [
+        f"{_name(path)} imports {_name(found)}"
+        for path in LAYERED_FILES
+        for found, _ in _imports(path)
+        if found is not None and worlds.get(_layer(path)) == _layer(found)
+    ]
+    assert not strangers, f"{'; '.join(strangers)}; only `measuring` knows both"
+
+
 def test_no_import_runs_in_a_circle() -> None:
     # Also within a package, where the layers leave imports free.
     graph = {

@@ -10,13 +10,16 @@ import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from flattest._version import __version__
+from flattest.files import write_file
 from flattest.wording import count
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 class Provenance(NamedTuple):
@@ -50,6 +53,10 @@ class Provenance(NamedTuple):
         return "estimate" if self.standard_error is None else f"± {self.standard_error:.2g}"
 
 
+NOT_MEASURED = Provenance(exact=False, why="not measured")
+"""Of a figure that is NaN because nobody computed it; it is left out of tables."""
+
+
 class LayerFlatness(NamedTuple):
     """The part of one parameter tensor in the trace.
 
@@ -66,7 +73,17 @@ class LayerFlatness(NamedTuple):
     exact : bool
         Whether these are exact.
     standard_error : float or None
-        That of `trace`, where it is estimated.
+        That of `trace`, or of `gauss_newton` where no trace was measured; None for exact ones.
+    kind : str
+        The class of the module that owns it.
+    squared_norm : float
+        The sum of the squares of its entries.
+    adaptive : float
+        The sum over its entries of their squares times the Gauss-Newton diagonal.
+    unused : bool
+        Whether no output depends on it.
+    frozen : bool
+        Whether the caller's model has it without gradient.
 
     Examples
     --------
@@ -83,6 +100,11 @@ class LayerFlatness(NamedTuple):
     residual: float
     exact: bool
     standard_error: float | None = None
+    kind: str = ""
+    squared_norm: float = math.nan
+    adaptive: float = math.nan
+    unused: bool = False
+    frozen: bool = False
 
 
 class Row(NamedTuple):
@@ -123,10 +145,26 @@ class Flatness:
         Of the network.
     version : str
         The version of flattest.
+    adaptive : float
+        The Gauss-Newton diagonal weighed by the squares of the parameters, ``sum_k theta_k**2
+        G_kk``: the curvature under noise relative to each parameter's size (Kwon et al. 2021,
+        Tsuzuku et al. 2020). Rescaling neurons of ReLU networks leaves it alone.
+    n_left_out : int
+        The number of the model's parameters that the trace does not run over.
+    diagonals : mapping of str to Tensor, or None
+        What `diagonal` returns.
 
     See Also
     --------
     flattest.TwoLayerFlatness : With the figures that only two-layer networks have.
+
+    References
+    ----------
+    J. Kwon, J. Kim, H. Park, I. Choi, "ASAM: Adaptive Sharpness-Aware Minimization for
+    Scale-Invariant Learning of Deep Neural Networks", ICML 2021.
+
+    Y. Tsuzuku, I. Sato, M. Sugiyama, "Normalized Flat Minima: Exploring Scale Invariant Definition
+    of Flat Minima for Neural Networks Using PAC-Bayesian Analysis", ICML 2020.
 
     Examples
     --------
@@ -148,6 +186,9 @@ class Flatness:
     dtype: str
     device: str
     version: str = __version__
+    adaptive: float = math.nan
+    n_left_out: int = 0
+    diagonals: Mapping[str, Tensor] | None = field(default=None, compare=False)
 
     # The figures in the order of the table: name, label, indentation.
     _figures: ClassVar[tuple[tuple[str, str, int], ...]] = (
@@ -155,6 +196,7 @@ class Flatness:
         ("gauss_newton", "Gauss-Newton part", 1),
         ("residual", "residual part", 1),
         ("orbit_minimum", "orbit minimum", 0),
+        ("adaptive", "adaptive flatness", 0),
         ("loss", "loss", 0),
     )
 
@@ -169,10 +211,69 @@ class Flatness:
 
     @property
     def per_layer(self) -> pd.DataFrame:
-        """One row for each parameter tensor, with the fields of `LayerFlatness`."""
+        """One row for each parameter tensor: the fields of `LayerFlatness`, and what follows.
+
+        `share` is the part in the Gauss-Newton trace, `trace_per_parameter` the mean of the
+        diagonal, `relative_trace` that times the squared norm, which a uniform rescaling of the
+        tensor leaves alone. All three take the Gauss-Newton part.
+        """
         import pandas as pd
 
-        return pd.DataFrame(self.layers, columns=list(LayerFlatness._fields))
+        frame = pd.DataFrame(self.layers, columns=list(LayerFlatness._fields))
+        frame["share"] = frame["gauss_newton"] / self.gauss_newton
+        frame["trace_per_parameter"] = frame["gauss_newton"] / frame["n_parameters"]
+        frame["relative_trace"] = frame["trace_per_parameter"] * frame["squared_norm"]
+        return frame
+
+    def diagonal(self) -> dict[str, Tensor]:
+        """Return the diagonal of the Gauss-Newton matrix.
+
+        Returns
+        -------
+        dict of str to Tensor
+            A float64 tensor of its shape for each parameter, by name.
+
+        Raises
+        ------
+        ValueError
+            If the measurement did not keep it: that of two-layer networks sums over neurons.
+
+        Examples
+        --------
+        >>> import torch, flattest as ft
+        >>> line = torch.nn.Linear(1, 1, bias=False).double()
+        >>> ft.measure(line, [[1.0], [3.0]], [0.0, 0.0]).diagonal()
+        {'weight': tensor([[10.]], dtype=torch.float64)}
+        """
+        if self.diagonals is None:
+            raise ValueError("This measurement kept no diagonal; only those of other modules do.")
+        return dict(self.diagonals)
+
+    def to_csv(self, path: str | Path | None = None) -> str | None:
+        """Write the table per layer as comma-separated values.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            The file; left out, the text is returned.
+
+        Returns
+        -------
+        str or None
+            The text, where no file is given.
+
+        Examples
+        --------
+        >>> import flattest as ft
+        >>> flatness = ft.measure(ft.TwoLayerNet([[2.0]], [0.5], "relu"), [[3.0]], [3.0])
+        >>> flatness.to_csv().splitlines()[1][:25]
+        'weights,"(1, 1)",1,4.5,4.'
+        """
+        text = self.per_layer.to_csv(index=False)
+        if path is None:
+            return text
+        write_file(Path(path), text)
+        return None
 
     def rows(self) -> list[Row]:
         """List the figures as they are shown: in the terminal, in notebooks and by ``print``.
@@ -189,10 +290,13 @@ class Flatness:
         >>> flatness.rows()[1]
         Row(label='Gauss-Newton part', level=1, value=76.5, mark='exact')
         """
-        return [
-            Row(label, level, getattr(self, name), self._mark(name))
-            for name, label, level in self._figures
-        ]
+        rows: list[Row] = []
+        for name, label, level in self._figures:
+            if self.provenance.get(name) == NOT_MEASURED:
+                continue  # never a part under the name of the whole
+            depth = min(level, rows[-1].level + 1) if rows else 0
+            rows.append(Row(label, depth, getattr(self, name), self._mark(name)))
+        return rows
 
     def _mark(self, name: str) -> str:
         """Call a figure exact only where that is known of it."""
@@ -201,9 +305,10 @@ class Flatness:
 
     def _scope(self) -> str:
         """Say in a line what was measured, for below the table."""
+        left_out = f" ({self.n_left_out:,} more left out)" if self.n_left_out else ""
         return (
-            f"{count(self.n_samples, 'sample')}, {count(self.n_parameters, 'parameter')}, "
-            f"{self.dtype} on {self.device}"
+            f"{count(self.n_samples, 'sample')}, {count(self.n_parameters, 'parameter')}"
+            f"{left_out}, {self.dtype} on {self.device}"
         )
 
     def __repr__(self) -> str:
@@ -229,8 +334,9 @@ class Flatness:
         Returns
         -------
         dict
-            One entry per field; `layers` is a list of dictionaries, `provenance` a dictionary of
-            them. Numbers that are not finite become None, since JSON has no word for them.
+            One entry per field but `diagonals`; `layers` is a list of dictionaries, `provenance` a
+            dictionary of them. Numbers that are not finite become None, since JSON has no word for
+            them.
 
         Examples
         --------
@@ -239,7 +345,8 @@ class Flatness:
         >>> ft.measure(net, [[3.0]], [3.0]).to_dict()["provenance"]["loss"]["exact"]
         True
         """
-        values = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        names = [f.name for f in fields(self) if f.name != "diagonals"]
+        values = {name: plain(getattr(self, name)) for name in names}
         values["layers"] = [plain(layer._asdict()) for layer in self.layers]
         values["provenance"] = {
             name: plain(entry._asdict()) for name, entry in self.provenance.items()

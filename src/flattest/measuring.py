@@ -7,13 +7,37 @@ interpolators and the regression do, takes the functions of `flattest.two_layer`
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import torch
 
+from flattest.flatness import Flatness
+from flattest.modules import measuring as modules_measuring
 from flattest.two_layer import measuring as two_layer_measuring, symmetry as two_layer_symmetry
 from flattest.two_layer.flatness import TwoLayerFlatness
 from flattest.two_layer.networks import TwoLayerNet
+
+
+@overload
+def measure(
+    model: TwoLayerNet, X: Any, y: Any = None, *, loss: str = ..., chunk_size: int | None = ...
+) -> TwoLayerFlatness: ...
+
+
+@overload
+def measure(
+    model: torch.nn.Module,
+    X: Any,
+    y: Any = None,
+    *,
+    loss: Any = ...,
+    output: Any = ...,
+    parameters: Any = ...,
+    batch_size: int | None = ...,
+    mode: str = ...,
+    rtol: float | int = ...,
+    random_state: Any = ...,
+) -> Flatness: ...
 
 
 def measure(
@@ -21,49 +45,91 @@ def measure(
     X: Any,
     y: Any = None,
     *,
-    loss: str = "mse",
+    loss: Any = "mse",
+    output: Any = None,
+    parameters: Any = None,
+    batch_size: int | None = None,
+    mode: str = "auto",
+    rtol: float | int = 0.01,
+    random_state: Any = None,
     chunk_size: int | None = None,
-) -> TwoLayerFlatness:
-    r"""Measure the flatness of a network on data, exactly.
+) -> Flatness:
+    r"""Measure the flatness of a network on data: exactly, or with a standard error.
 
-    The trace of the Hessian of ``L = (1/n) sum_i (f(x_i) - y_i)**2`` in all parameters,
+    For the loss ``L`` of all samples, with logits ``z_i`` and their Jacobian ``J_i`` in the
+    parameters, the trace of its Hessian is the sum of the Gauss-Newton part
 
     .. math::
-        \operatorname{tr} H = \frac2n \sum_i \left[ \|\nabla f(x_i)\|^2
-        + (f(x_i) - y_i) \operatorname{tr} \nabla^2 f(x_i) \right],
+        \operatorname{tr} G = \sum_i \operatorname{tr} J_i^T \,
+        \frac{\partial^2 L}{\partial z_i^2} \, J_i
 
-    its smallest value over the network's rescaling symmetry, and a lower bound.
+    and of a residual part. For a two-layer network both are known in closed form, together with
+    the smallest trace over its rescaling symmetry and a lower bound. For any other module the
+    Gauss-Newton part and its diagonal are computed exactly, as signed squares of per-sample
+    gradients: one backward pass for every column of the loss's own Hessian in the logits. For many
+    outputs a few columns per sample are drawn instead, and the figures have standard errors.
 
     Parameters
     ----------
-    model : TwoLayerNet
-        The network, in float32 or float64; it is not modified and gets no gradients.
-    X : Tensor or array_like of shape (n, d), or iterable of (X, y) batches
-        The data. Tensors must have the network's dtype and device; arrays and data frames are
-        converted. Batches are read once, and the means are over all samples.
-    y : Tensor or array_like of shape (n,), optional
-        The targets; left out for batches.
-    loss : {"mse"}
-        The loss.
+    model : torch.nn.Module
+        A `TwoLayerNet`, or any module in evaluation mode. It comes back as it was: no gradients, no
+        other mode, buffers, hooks or random state. Half precision is measured on a float32 copy.
+    X : Tensor, array_like, dict or tuple, or iterable of batches
+        The data of one batch, with samples along the first dimension: what the model is called
+        with, a tuple by positions and a dictionary by names. Or an iterable, such as a DataLoader,
+        of pairs (X, y), or of dictionaries that hold the targets as ``"labels"``, ``"targets"`` or
+        ``"y"``. It is read once. Tensors must have the model's dtype; everything else is converted.
+    y : Tensor or array_like, optional
+        The targets, in the form that the loss takes; left out for batches.
+    loss : {"mse", "cross_entropy", "bce_with_logits"}, torch.nn loss or callable
+        The loss: by name, averaged as PyTorch does by default; a loss module with all its options;
+        or a function of (logits, targets), or of (model, batch) if its first parameter is called
+        ``model``, that returns one number and can be differentiated twice. It has to be a sum over
+        samples, or a weighted mean, and batches are weighed by its own normaliser. Two-layer
+        networks take ``"mse"``.
+    output : str, int or callable, optional
+        Where the logits are in what the model returns, if that is no tensor: a name, a position, or
+        a function. By default ``logits``.
+    parameters : "all" or list of str, optional
+        Which parameters the trace runs over: all, or those whose names match a pattern such as
+        ``"layer4.*"``. By default those that require gradients.
+    batch_size : int, optional
+        Samples worked on together, to bound the memory. By default as many as fit into about 100
+        MB.
+    mode : {"auto", "exact", "sampled"}
+        Whether all columns are taken, or some are drawn. ``"auto"`` draws where there are more than
+        100 and drawing is cheaper. What the other would cost is said in the result's `provenance`.
+    rtol : float
+        The relative standard error of the Gauss-Newton trace at which drawing stops.
+    random_state : int, numpy.random.Generator or None
+        For the draws.
     chunk_size : int, optional
-        Rows worked on together, to bound the memory. The default suits the processor's cache.
+        The same as `batch_size` for a two-layer network, in rows.
 
     Returns
     -------
-    TwoLayerFlatness
-        The measurements.
+    Flatness
+        The measurements: a `TwoLayerFlatness` for a `TwoLayerNet`.
 
     Raises
     ------
-    NotImplementedError
-        If `model` is a module of another kind.
     TypeError, ValueError
-        If an argument has a wrong type, shape or value.
+        If an argument has a wrong type, shape or value, or the model cannot be measured: in
+        training mode with batch normalisation or dropout, with a loss that is no sum over samples.
+
+    Notes
+    -----
+    Parameters that share a tensor count once. Cross-entropy on a network that ends in a log-softmax
+    layer should be given as cross-entropy on its logits: cut behind the log-softmax, the loss is
+    linear, and all curvature is in the residual part.
 
     References
     ----------
     H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
     with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+
+    N. N. Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent",
+    Neural Computation 14, 2002.
 
     Examples
     --------
@@ -72,10 +138,38 @@ def measure(
     >>> flatness = ft.measure(net, [[3.0, 1.0], [-1.0, 2.0]], [2.0, -2.0])
     >>> flatness.trace, flatness.loss
     (58.5, 0.0)
+
+    >>> import torch
+    >>> classifier = torch.nn.Linear(2, 3, bias=False).double()
+    >>> _ = torch.nn.init.zeros_(classifier.weight)
+    >>> ft.measure(classifier, [[1, 2], [3, 0], [0, 1]], [0, 2, 1], loss="cross_entropy")
+    Flatness
+      Gauss-Newton part              3.33333  exact
+      adaptive flatness                    0  exact
+      loss                           1.09861  exact
+      3 samples, 6 parameters, torch.float64 on cpu
     """
     if isinstance(model, TwoLayerNet):
+        for name, value in (("output", output), ("parameters", parameters)):
+            if value is not None:
+                raise ValueError(f"{name} is not for two-layer networks; leave it out.")
+        if batch_size is not None:
+            raise ValueError("batch_size is called chunk_size for two-layer networks.")
         return two_layer_measuring.measure(model, X, y, loss=loss, chunk_size=chunk_size)
-    raise _unsupported(model, "measure")
+    if chunk_size is not None:
+        raise ValueError("chunk_size is for two-layer networks; use batch_size.")
+    return modules_measuring.measure(
+        model,
+        X,
+        y,
+        loss=loss,
+        output=output,
+        parameters=parameters,
+        batch_size=batch_size,
+        mode=mode,
+        rtol=rtol,
+        random_state=random_state,
+    )
 
 
 def balance(model: torch.nn.Module, X: Any, y: Any = None, *, loss: str = "mse") -> TwoLayerNet:

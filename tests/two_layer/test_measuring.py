@@ -280,7 +280,7 @@ def test_result_is_readable_and_json_able() -> None:
 
 def test_other_modules_are_announced_not_misread() -> None:
     with pytest.raises(NotImplementedError, match=r"TwoLayerNet.*Linear.*not supported yet"):
-        ft.measure(torch.nn.Linear(2, 1), torch.zeros(3, 2), torch.zeros(3))
+        ft.sharpen(torch.nn.Linear(2, 1), 2)
     with pytest.raises(ValueError, match="loss must be 'mse'"):
         ft.measure(ft.TwoLayerNet([[1.0]], [1.0], "relu"), [[1.0]], [1.0], loss="hinge")
 

@@ -1,1 +1,11 @@
-"""The world of any PyTorch module: its Gauss-Newton trace, and where that is the Hessian's."""
+"""The flatness of any PyTorch module, which comes back as it was.
+
+`measuring` ties the parts together. `data` turns what callers have into batches (`trees`: however
+they are nested), `calls` calls the module, and `outputs` finds the logits in what it returns.
+`parameters` chooses what is measured, `guards` puts everything back. `losses` evaluates the
+caller's loss and weighs batches by its normaliser. `curvature` finds the form of its second
+derivative in the logits, and `output_hessian` takes that apart into columns, of which `sampling`
+draws some where there are many. `squared_gradients` sums the squared gradients of these columns
+over all samples: the Gauss-Newton part. `linearity` proves for which parameters that is all of the
+Hessian trace, and `residual` measures the rest. `results` tabulates.
+"""

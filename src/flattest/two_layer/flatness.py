@@ -76,6 +76,12 @@ class TwoLayerFlatness(Flatness):
         Of the network.
     version : str
         The version of flattest.
+    adaptive : float
+        Not measured for this kind: NaN.
+    n_left_out : int
+        0: the trace runs over all parameters.
+    diagonals : None
+        The sums over neurons are kept, and no diagonal.
     lower_bound : float
         What `gauss_newton` is at least, for every network of this width and activation with the
         same outputs ``f(x_i)``. At an interpolator: a bound on the trace of all of them.

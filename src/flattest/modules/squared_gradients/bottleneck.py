@@ -1,0 +1,128 @@
+"""Fewer columns than outputs, exactly, where the last layer is linear and used once.
+
+With ``z = W h + b`` and the Hessian ``H`` of the loss in ``z``, everything below the last layer
+sees ``W^T H W``, of the size of ``h``: as many columns suffice, however many outputs there are. The
+last layer itself is in closed form: by ``W_ck`` the diagonal is ``H_cc h_k**2``, by ``b_c`` it is
+``H_cc``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flattest.modules.output_hessian import Blocks, OutputHessian
+from flattest.modules.squared_gradients.graph import Graph
+
+
+class Head(NamedTuple):
+    """A linear last layer.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (outputs, width)
+        Its weight.
+    hidden : Tensor of shape (n, width)
+        Its inputs, with their graph.
+    weight_number, bias_number : int or None
+        The numbers of its parameters, if they are measured.
+    """
+
+    weight: Float[Tensor, "outputs width"]
+    hidden: Float[Tensor, "n width"]
+    weight_number: int | None
+    bias_number: int | None
+
+
+def find_head(graph: Graph, parameters: list[Tensor]) -> Head | None:
+    """Return the last layer, if it is linear and nothing else uses its parameters.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of the outputs.
+    parameters : list of Tensor
+        The measured parameters.
+
+    Returns
+    -------
+    Head or None
+        The layer.
+    """
+    node: Any = graph.outputs.grad_fn
+    # Behind a matrix of several rows per sample the outputs have a node of another kind.
+    if node is None or node.name() != "AddmmBackward0" or graph.outputs.ndim != 2:
+        return None
+    if node._saved_alpha != 1 or node._saved_beta != 1:
+        return None
+    (bias, _), (below, _), (transposed, _) = node.next_functions
+    if below is None or transposed is None or transposed.name() != "TBackward0":
+        return None
+    variables = [
+        getattr(child, "variable", None) for child in (transposed.next_functions[0][0], bias)
+    ]
+    weight = variables[0]
+    if weight is None or (bias is not None and variables[1] is None):
+        return None
+    numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+    found = [None if v is None else numbers.get(id(v)) for v in variables]
+    uses = graph.uses("near")
+    if any(number is not None and len(uses.get(number, [])) != 1 for number in found):
+        return None
+    return Head(weight.detach(), node._saved_mat1, found[0], found[1])
+
+
+def hidden(outputs: Tensor) -> Tensor:
+    """Return the inputs of the last layer, for outputs of a graph that has a head."""
+    return outputs.grad_fn._saved_mat1  # type: ignore[union-attr]
+
+
+def below(head: Head, hessian: OutputHessian, samples: slice) -> Blocks:
+    """Return the Hessian of the loss in the inputs of the last layer.
+
+    Parameters
+    ----------
+    head : Head
+        The last layer.
+    hessian : OutputHessian
+        That in the outputs.
+    samples : slice
+        Which samples these are.
+
+    Returns
+    -------
+    Blocks
+        One block per sample.
+    """
+    blocks = hessian.through(head.weight.double(), samples)
+    return Blocks(head.hidden.shape, None, blocks[:, None])
+
+
+def of_head(
+    head: Head, hessian: OutputHessian, samples: slice
+) -> tuple[Float[Tensor, "outputs width"], Float[Tensor, " outputs"]]:
+    """Return the diagonals of the last layer's weight and bias.
+
+    Parameters
+    ----------
+    head : Head
+        The last layer.
+    hessian : OutputHessian
+        The Hessian in the outputs.
+    samples : slice
+        Which samples these are.
+
+    Returns
+    -------
+    weight, bias : Tensor
+        Of the shapes of the parameters.
+    """
+    curvature = hessian.own(samples)
+    return curvature.mT @ head.hidden.detach().double() ** 2, curvature.sum(dim=0)
+
+
+def worthwhile(head: Head | None, n_columns: int) -> bool:
+    """Tell whether the last layer narrows the number of columns down."""
+    return head is not None and head.weight.shape[1] < n_columns

@@ -1,0 +1,230 @@
+"""The ways to the squared gradients of one graph: by rules, and sample by sample.
+
+`Way` names one of the ways for one tensor. `by_rules` takes the rules at all uses of the tensors
+that are to be taken that way; the cotangents of all nodes come from one batched backward pass, in
+which no gradient of a parameter is formed. `sample_by_sample` is plain autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from flattest.modules.squared_gradients.graph import Frontier, Graph, Use
+from flattest.modules.squared_gradients.layouts import Layout, Order, Unsupported
+from flattest.modules.squared_gradients.one_tensor import Part, part, squares
+from flattest.modules.squared_gradients.rules import RULES
+
+
+class Way(NamedTuple):
+    """How the squared gradients of one tensor are computed.
+
+    Parameters
+    ----------
+    batched : bool
+        Whether one backward pass takes all columns together.
+    frontier : {"near", "far"} or None
+        The uses that rules are applied to; None goes sample by sample.
+    order : {"samples first", "samples second"}
+        How the rules find the samples.
+    """
+
+    batched: bool
+    frontier: Frontier | None
+    order: Order = "samples first"
+
+
+RULED = [
+    Way(batched, frontier, order)
+    for batched in (True, False)
+    for frontier in ("near", "far")
+    for order in ("samples first", "samples second")
+]
+"""All ways by rules, the quickest first."""
+SLOW = [Way(True, None), Way(False, None)]
+"""Sample by sample; the last way is what all others are compared with."""
+
+
+def by_rules(
+    graph: Graph,
+    columns: Float[Tensor, "c n *outputs"],
+    signs: Float[Tensor, "c n"],
+    parameters: list[Tensor],
+    ways: dict[int, Way],
+    norms: Float[Tensor, "t c n"] | None = None,
+) -> dict[int, Tensor]:
+    """Return the squared gradients of the tensors that are taken by rules.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of the outputs for n samples.
+    columns : Tensor of shape (c, n, ...)
+        Cotangents of the outputs.
+    signs : Tensor of shape (c, n)
+        Their signs.
+    parameters : list of Tensor
+        All parameters.
+    ways : dict of int to Way
+        The way of each tensor wanted.
+    norms : Tensor of shape (tensors, c, n), optional
+        Where the squared norms of the single gradients are written.
+
+    Returns
+    -------
+    dict of int to Tensor
+        By number; tensors for which a rule is missing are left out.
+    """
+    results: dict[int, Tensor] = {}
+    frontiers = {way.frontier for way in ways.values() if way.frontier is not None}
+    uses = {frontier: graph.uses(frontier) for frontier in frontiers}
+    for batched in (True, False):
+        wanted = {
+            number: uses[way.frontier].get(number, [])
+            for number, way in ways.items()
+            if way.frontier is not None and way.batched == batched
+        }
+        wanted = {
+            number: found
+            for number, found in wanted.items()
+            if found and all(use.node.name() in RULES for use in found)
+        }
+        nodes = list({id(u.node): u.node for found in wanted.values() for u in found}.values())
+        if not nodes:
+            continue
+        cotangents = _cotangents(graph.outputs, nodes, columns, batched)
+        if cotangents is None:
+            continue
+        for number, found in wanted.items():
+            way = ways[number]
+            layout = Layout(columns.shape[1], way.order)
+            try:
+                parts = list(_parts(found, cotangents, layout, parameters[number], way))
+                if parts:
+                    own = None if norms is None else norms[number]
+                    results[number] = squares(parts, signs, parameters[number], own)
+                else:  # no gradient arrives
+                    results[number] = torch.zeros_like(parameters[number])
+            except (Unsupported, RuntimeError, IndexError):
+                # A rule that does not fit the shapes at hand, which is why there are other ways;
+                # an error of the model itself would have shown in the backward pass before.
+                continue
+    return results
+
+
+def _parts(
+    uses: list[Use], cotangents: dict[int, Tensor], layout: Layout, parameter: Tensor, way: Way
+) -> Iterable[Part]:
+    for use in uses:
+        arrived = cotangents.get(id(use.node))
+        if arrived is None:
+            continue
+        contribution = RULES[use.node.name()](use.node, use.slot, arrived, layout, use.shape)
+        yield part(contribution, use, parameter, way.frontier == "near")
+
+
+def _cotangents(
+    outputs: Tensor, nodes: list[Any], columns: Tensor, batched: bool
+) -> dict[int, Tensor] | None:
+    """Return the cotangents of the outputs of nodes, for all columns; None where that fails."""
+    edges = [GradientEdge(node, 0) for node in nodes]
+    try:
+        found = gradients(outputs, edges, columns, batched)
+    except RuntimeError:
+        if batched:  # an operation without a rule for batches
+            return None
+        raise
+    return {
+        id(node): values for node, values in zip(nodes, found, strict=True) if values is not None
+    }
+
+
+def gradients(
+    outputs: Tensor, inputs: list[Any], columns: Tensor, batched: bool
+) -> list[Tensor | None]:
+    """Return gradients for several cotangents, together or one after the other.
+
+    Parameters
+    ----------
+    outputs : Tensor
+        With their graph.
+    inputs : list
+        Tensors or edges.
+    columns : Tensor of shape (c, ...)
+        Cotangents of the outputs.
+    batched : bool
+        Whether to take them together.
+
+    Returns
+    -------
+    list of Tensor or None
+        One of shape (c, ...) for each input, None where no gradient arrives.
+    """
+    if batched:
+        return list(
+            torch.autograd.grad(
+                outputs,
+                inputs,
+                columns,
+                retain_graph=True,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
+        )
+    single = [
+        torch.autograd.grad(outputs, inputs, column, retain_graph=True, allow_unused=True)
+        for column in columns
+    ]
+    stacked: list[Tensor | None] = []
+    for entries in zip(*single, strict=True):
+        shaped = next((entry for entry in entries if entry is not None), None)
+        if shaped is None:
+            stacked.append(None)
+            continue
+        zero = torch.zeros_like(shaped)
+        stacked.append(torch.stack([zero if entry is None else entry for entry in entries]))
+    return stacked
+
+
+def sample_by_sample(
+    outputs: Float[Tensor, "1 *outputs"],
+    columns: Float[Tensor, "c 1 *outputs"],
+    signs: Float[Tensor, " c"],
+    parameters: list[Tensor],
+    batched: bool,
+) -> list[tuple[Tensor, Tensor] | None]:
+    """Return the squared gradients for one sample, by plain autograd.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (1, ...)
+        The outputs for the sample alone.
+    columns : Tensor of shape (c, 1, ...)
+        Cotangents.
+    signs : Tensor of shape (c,)
+        Their signs.
+    parameters : list of Tensor
+        The parameters wanted.
+    batched : bool
+        Whether columns are taken together.
+
+    Returns
+    -------
+    list of (Tensor, Tensor) or None
+        For each parameter the signed sum of squares over columns, and the squared norm of each
+        column's gradient, of shape (c,); None where no gradient arrives.
+    """
+    found = gradients(outputs, list(parameters), columns, batched)
+    return [
+        None
+        if values is None
+        else (torch.einsum("c...,c->...", values**2, signs), (values**2).flatten(1).sum(dim=1))
+        if values.ndim > 1
+        else (values**2 @ signs, values**2)
+        for values in found
+    ]
