@@ -213,15 +213,15 @@ class Flatness:
     def per_layer(self) -> pd.DataFrame:
         """One row for each parameter tensor: the fields of `LayerFlatness`, and what follows.
 
-        `share` is the part in the Gauss-Newton trace, `trace_per_parameter` the mean of the
-        diagonal, `relative_trace` that times the squared norm, which a uniform rescaling of the
-        tensor leaves alone. All three take the Gauss-Newton part.
+        `share` is the part in the trace, `trace_per_parameter` the trace over the number of
+        parameters, `relative_trace` that times the squared norm, which a uniform rescaling of the
+        tensor leaves alone. All three are NaN where the trace is not measured.
         """
         import pandas as pd
 
         frame = pd.DataFrame(self.layers, columns=list(LayerFlatness._fields))
-        frame["share"] = frame["gauss_newton"] / self.gauss_newton
-        frame["trace_per_parameter"] = frame["gauss_newton"] / frame["n_parameters"]
+        frame["share"] = frame["trace"] / self.trace
+        frame["trace_per_parameter"] = frame["trace"] / frame["n_parameters"]
         frame["relative_trace"] = frame["trace_per_parameter"] * frame["squared_norm"]
         return frame
 
@@ -292,10 +292,11 @@ class Flatness:
         """
         rows: list[Row] = []
         for name, label, level in self._figures:
-            if self.provenance.get(name) == NOT_MEASURED:
-                continue  # never a part under the name of the whole
+            value, entry = getattr(self, name), self.provenance.get(name)
+            if math.isnan(value) and not (entry and entry.exact):
+                continue  # not measured: never a part under the name of the whole
             depth = min(level, rows[-1].level + 1) if rows else 0
-            rows.append(Row(label, depth, getattr(self, name), self._mark(name)))
+            rows.append(Row(label, depth, value, self._mark(name)))
         return rows
 
     def _mark(self, name: str) -> str:

@@ -36,6 +36,7 @@ def measure(
     batch_size: int | None = ...,
     mode: str = ...,
     rtol: float | int = ...,
+    residual: str = ...,
     random_state: Any = ...,
 ) -> Flatness: ...
 
@@ -51,6 +52,7 @@ def measure(
     batch_size: int | None = None,
     mode: str = "auto",
     rtol: float | int = 0.01,
+    residual: str = "auto",
     random_state: Any = None,
     chunk_size: int | None = None,
 ) -> Flatness:
@@ -67,7 +69,9 @@ def measure(
     the smallest trace over its rescaling symmetry and a lower bound. For any other module the
     Gauss-Newton part and its diagonal are computed exactly, as signed squares of per-sample
     gradients: one backward pass for every column of the loss's own Hessian in the logits. For many
-    outputs a few columns per sample are drawn instead, and the figures have standard errors.
+    outputs a few columns per sample are drawn instead, and the figures have standard errors. The
+    residual part is 0 for every parameter tensor in which the outputs are proved to be piecewise
+    linear, as all are of a ReLU network; for the others it is computed or estimated.
 
     Parameters
     ----------
@@ -100,9 +104,14 @@ def measure(
         Whether all columns are taken, or some are drawn. ``"auto"`` draws where there are more than
         100 and drawing is cheaper. What the other would cost is said in the result's `provenance`.
     rtol : float
-        The relative standard error of the Gauss-Newton trace at which drawing stops.
+        The standard errors, relative to the Gauss-Newton trace, at which drawing and probing stop.
+    residual : {"auto", "exact", "estimate", "none"}
+        How the residual part is found where it is not proved to be 0: exactly for small layers and
+        else by probes with a standard error; all exactly; all by probes; or not at all, and then
+        the trace is not known either. ``"auto"`` leaves it out, and says so, where PyTorch lacks a
+        second derivative.
     random_state : int, numpy.random.Generator or None
-        For the draws.
+        For the draws and probes.
     chunk_size : int, optional
         The same as `batch_size` for a two-layer network, in rows.
 
@@ -144,7 +153,9 @@ def measure(
     >>> _ = torch.nn.init.zeros_(classifier.weight)
     >>> ft.measure(classifier, [[1, 2], [3, 0], [0, 1]], [0, 2, 1], loss="cross_entropy")
     Flatness
-      Gauss-Newton part              3.33333  exact
+      trace of the Hessian           3.33333  exact
+        Gauss-Newton part            3.33333  exact
+        residual part                      0  exact
       adaptive flatness                    0  exact
       loss                           1.09861  exact
       3 samples, 6 parameters, torch.float64 on cpu
@@ -168,6 +179,7 @@ def measure(
         batch_size=batch_size,
         mode=mode,
         rtol=rtol,
+        residual=residual,
         random_state=random_state,
     )
 

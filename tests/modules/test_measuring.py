@@ -224,12 +224,12 @@ def test_rows_of_an_embedding_that_nobody_takes():
 
 
 def test_the_result_says_what_was_measured_and_what_not():
-    found = ft.measure(network(), X, Y, loss="cross_entropy")
+    found = ft.measure(network(), X, Y, loss="cross_entropy", residual="none")
     assert [row.label for row in found.rows()] == ["Gauss-Newton part", "adaptive flatness", "loss"]
     assert "trace of the Hessian" not in repr(found) + found._repr_html_()
     assert math.isnan(found.trace)
     assert math.isnan(found.residual)
-    assert found.provenance["trace"].why == "not measured"
+    assert found.provenance["trace"].why == "not measured, as residual='none'"
     assert found.provenance["gauss_newton"].exact
     values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert values["trace"] is None
@@ -248,10 +248,13 @@ def test_the_table_per_layer():
     assert first["name"] == "0.weight"
     assert first["shape"] == (4, 3)
     assert first["squared_norm"] == pytest.approx(float((weight**2).sum()))
-    assert first["trace_per_parameter"] == pytest.approx(float(diagonal.mean()))
-    assert first["relative_trace"] == pytest.approx(float(diagonal.mean() * (weight**2).sum()))
+    mean = float(diagonal.mean()) + first["residual"] / 12
+    assert first["trace_per_parameter"] == pytest.approx(mean)
+    assert first["relative_trace"] == pytest.approx(mean * float((weight**2).sum()))
     assert first["adaptive"] == pytest.approx(float((diagonal * weight**2).sum()))
-    assert math.isnan(first["trace"])
+    without = ft.measure(model, X, Y, loss="cross_entropy", residual="none").per_layer
+    assert without[["trace", "share", "relative_trace"]].isna().all(axis=None)
+    assert without["gauss_newton"].tolist() == frame["gauss_newton"].tolist()
     table = list(csv.DictReader(io.StringIO(found.to_csv())))
     assert [row["name"] for row in table] == [layer.name for layer in found.layers]
 

@@ -1,17 +1,19 @@
-"""The measurement of any module: batches in, exact Gauss-Newton figures out.
+"""The measurement of any module: batches in, figures out.
 
 For each batch: the logits, once, without a graph; the Hessian of the loss in them, taken apart into
 columns; then, micro-batch by micro-batch, one forward pass with its graph and one batched backward
-pass for all columns, whose squared gradients are summed. See `flattest.modules` for the parts.
+pass for all columns, whose squared gradients are summed; then the residual part, where the outputs
+are not proved to be piecewise linear. See `flattest.modules` for the parts.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +21,13 @@ from flattest.flatness import Flatness
 from flattest.modules.calls import Call, by_sample, loss_of, recorded
 from flattest.modules.curvature import output_hessian
 from flattest.modules.data import Kind, read_batches, read_whole_batches
+from flattest.modules.disagreement import explain
 from flattest.modules.guards import measuring, refuse_training_mode
 from flattest.modules.losses import Loss, Normalisers, in_float64, refuse_broadcast, resolve
 from flattest.modules.output_hessian import OutputHessian
 from flattest.modules.outputs import Output, check_output
 from flattest.modules.parameters import Measured, choose, kind_of, unwrap
+from flattest.modules.residual_part import METHODS, ResidualPart
 from flattest.modules.results import Cost, Results
 from flattest.modules.sampling import Draws, draws_needed, pilot_draws, spread
 from flattest.modules.squared_gradients.accumulation import BUDGET, SquaredGradients, entries
@@ -53,6 +57,7 @@ def measure(
     batch_size: int | None = None,
     mode: str = "auto",
     rtol: float | int = 0.01,
+    residual: str = "auto",
     random_state: Any = None,
 ) -> Flatness:
     """Measure the flatness of any module: the general function for what is no two-layer network.
@@ -61,7 +66,7 @@ def measure(
     ----------
     model : torch.nn.Module
         The module.
-    X, y, loss, output, parameters, batch_size, mode, rtol, random_state
+    X, y, loss, output, parameters, batch_size, mode, rtol, residual, random_state
         As for :func:`flattest.measure`.
 
     Returns
@@ -83,6 +88,9 @@ def measure(
     limit = None if batch_size is None else check_positive_int(batch_size, "batch_size")
     if mode not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}.")
+    if residual not in METHODS:
+        allowed = ", ".join(map(repr, METHODS))
+        raise ValueError(f"residual must be one of {allowed}, not {residual!r}.")
     error = check_positive_float(rtol, "rtol")
     module = unwrap(model)
     kind = kind_of(module)
@@ -91,7 +99,9 @@ def measure(
     if kind.converted:
         module = copy.deepcopy(module).float()
     measured = choose(module, parameters)
-    run = _Run(module, measured, resolved, place, limit, mode, error, random_state)
+    rng = check_random_state(random_state)
+    rest = ResidualPart(measured, residual, error, rng)
+    run = _Run(module, measured, resolved, place, limit, mode, error, rng, rest)
     with measuring(module, measured):
         for call in _calls(module, X, y, kind, resolved, place):
             run.add(call)
@@ -121,11 +131,11 @@ class _Run:
         batch_size: int | None,
         mode: str,
         rtol: float,
-        random_state: Any,
+        rng: np.random.Generator,
+        residual: ResidualPart,
     ) -> None:
-        self._mode, self._rtol = mode, rtol
-        seed = int(check_random_state(random_state).integers(2**63))
-        self._generator = torch.Generator().manual_seed(seed)
+        self._mode, self._rtol, self._residual = mode, rtol, residual
+        self._generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         self._cost, self._drawn = Cost(), 0.0
         self._variance = torch.zeros(len(measured) + 1, dtype=torch.float64)
         self._module, self._measured, self._loss, self._output = module, measured, loss, output
@@ -157,12 +167,30 @@ class _Run:
         self._normaliser += weight
         self._value += weight * value
         shape = z.shape
-        hessian = output_hessian(
-            lambda values: evaluate(values.reshape(shape), targets), samples_first, self._loss.name
-        )
-        # RESIDUAL PART: the proof of where it is zero and its measurement on this batch belong
-        # here (`call`, `evaluate`, `z`, `targets`, `weight`), its sums into `result`. Until then
-        # the trace and the residual part are marked as not measured.
+
+        def of_samples(values: Tensor) -> Tensor:
+            return evaluate(values.reshape(shape), targets)
+
+        before = self._gauss_newton()
+        self._add_columns(call, samples_first, of_samples, weight, step, width)
+        grown = self._gauss_newton() - before
+        self._residual.add(call, samples_first, of_samples, weight, step, grown)
+
+    def _gauss_newton(self) -> float:
+        """Return the Gauss-Newton trace so far."""
+        return math.fsum(float(total.sum()) for total in self._squares.totals)
+
+    def _add_columns(
+        self,
+        call: Call,
+        samples_first: Tensor,
+        of_samples: Callable[[Tensor], Tensor],
+        weight: float,
+        step: int,
+        width: int,
+    ) -> None:
+        """Add the Gauss-Newton part of a batch: all columns, or drawn ones."""
+        hessian = output_hessian(of_samples, samples_first, self._loss.name)
         n_columns = min(hessian.n_columns, width)
         if self._mode == "exact" or (self._mode == "auto" and n_columns <= _FEW_COLUMNS):
             self._add_exactly(call, samples_first, hessian, weight, step, n_columns)
@@ -240,7 +268,7 @@ class _Run:
             expected = logits[part]
             difference = (graph.outputs.detach().double() - expected).abs().max()
             if difference > tolerance(graph.outputs.dtype) * expected.abs().max():
-                raise _explain(call, part)
+                raise explain(call, part)
 
             def single(number: int, start: int = start) -> Tensor:
                 position = start + number
@@ -257,7 +285,7 @@ class _Run:
             try:
                 sums.add(graph, single, hessian, part, weight, own)
             except CoupledSamplesError:
-                raise _explain(call, part) from None
+                raise explain(call, part) from None
             except HiddenParameterError as error:
                 raise ValueError(
                     f"{self._measured[error.number].name} receives a gradient that the autograd "
@@ -317,28 +345,12 @@ class _Run:
             errors=[math.sqrt(float(v)) / norm for v in self._variance] if self._drawn else None,
             reached=self._squares.reached,
             low_precision=self._squares.low_precision,
+            residual=self._residual.result(),
+            missing=self._residual.missing,
+            norm=norm,
             cost=self._cost,
             loss=self._value / norm,
             n_samples=self.n_samples,
             kind=kind,
             original=original,
         ).tabulate(sum(p.numel() for p in module.parameters() if p.is_floating_point()))
-
-
-def _explain(call: Call, part: slice) -> ValueError:
-    """Say why two passes over the same samples differ."""
-    one, two = (call.outputs_without_graph(part) for _ in range(2))
-    if (
-        not torch.equal(one, two)
-        and (one - two).abs().max() > tolerance(one.dtype) * one.abs().max()
-    ):
-        return ValueError(
-            "Two passes over the same data give different outputs: the model draws random numbers, "
-            "as dropout does; call model.eval(), and do not use functional dropout with its "
-            "default training=True."
-        )
-    return ValueError(
-        "The outputs for a sample depend on the other samples of its batch, as with batch "
-        "normalisation in training mode; call model.eval() first, and put samples along the first "
-        "dimension."
-    )

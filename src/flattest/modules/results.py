@@ -11,6 +11,7 @@ from torch import Tensor
 from flattest.flatness import NOT_MEASURED, Flatness, LayerFlatness, Provenance
 from flattest.modules.data import Kind
 from flattest.modules.parameters import Measured
+from flattest.modules.residual import ResidualTrace
 
 
 @dataclass
@@ -43,6 +44,12 @@ class Results:
         The numbers of the parameters that outputs depend on.
     low_precision : bool
         Whether the forward pass kept values in half precision.
+    residual : ResidualTrace or None
+        The residual part, times the norm; None where it is not measured.
+    missing : str or None
+        Why it is not.
+    norm : float
+        What the loss's sums are divided by.
     cost : Cost
         Of exact figures, and of these.
     loss : float
@@ -60,6 +67,9 @@ class Results:
     errors: list[float] | None
     reached: set[int]
     low_precision: bool
+    residual: ResidualTrace | None
+    missing: str | None
+    norm: float
     cost: Cost
     loss: float
     n_samples: int
@@ -82,11 +92,13 @@ class Results:
         layers = tuple(self._layer(number) for number in range(len(self.measured)))
         provenance = self._provenance()
         n_parameters = sum(layer.n_parameters for layer in layers)
+        gauss_newton = math.fsum(layer.gauss_newton for layer in layers)
+        rest = math.nan if self.residual is None else self.residual.value / self.norm
         return Flatness(
             loss=self.loss,
-            trace=math.nan,
-            gauss_newton=math.fsum(layer.gauss_newton for layer in layers),
-            residual=math.nan,
+            trace=gauss_newton + rest,
+            gauss_newton=gauss_newton,
+            residual=rest,
             orbit_minimum=math.nan,
             adaptive=math.fsum(layer.adaptive for layer in layers),
             n_samples=self.n_samples,
@@ -100,7 +112,8 @@ class Results:
                 "gauss_newton": provenance,
                 # Its draws are weighed otherwise, and their spread is not followed.
                 "adaptive": provenance._replace(standard_error=None),
-                **dict.fromkeys(("trace", "residual", "orbit_minimum"), NOT_MEASURED),
+                **self._rest_and_trace(provenance),
+                "orbit_minimum": NOT_MEASURED,
             },
             dtype=str(self.kind.dtype),
             device=str(self.kind.device),
@@ -109,6 +122,32 @@ class Results:
                 for entry, diagonal in zip(self.measured, self.diagonals, strict=True)
             },
         )
+
+    def _rest_and_trace(self, gauss_newton: Provenance) -> dict[str, Provenance]:
+        """Say how the residual part and the trace came about."""
+        found = self.residual
+        if found is None:
+            missing = NOT_MEASURED._replace(why=self.missing or NOT_MEASURED.why)
+            return {"residual": missing, "trace": missing}
+        curved = [name for name, entry in found.tensors.items() if not entry.proof.linear]
+        if not curved:
+            why = "0, as the outputs are piecewise linear in every parameter tensor"
+        else:
+            what = f"{len(curved)} of {len(found.tensors)} parameter tensors"
+            how = "double backward passes" if found.standard_error is None else "probes"
+            why = f"{how} on {what}, those in which the outputs are not proved piecewise linear"
+        if not found.converged:
+            why += "; stopped before the standard error asked for was reached"
+        error = None if found.standard_error is None else found.standard_error / self.norm
+        exact = error is None and not self.low_precision
+        rest = Provenance(exact=exact, why=why, standard_error=error)
+        both = [e for e in (error, gauss_newton.standard_error) if e is not None]
+        trace = Provenance(
+            exact=exact and gauss_newton.exact,
+            why=f"Gauss-Newton part: {gauss_newton.why}. Residual part: {why}",
+            standard_error=math.hypot(*both) if both else None,
+        )
+        return {"residual": rest, "trace": trace}
 
     def _provenance(self) -> Provenance:
         """Say how the Gauss-Newton figures came about."""
@@ -130,15 +169,24 @@ class Results:
     def _layer(self, number: int) -> LayerFlatness:
         name, kind, tensor, frozen = self.measured[number]
         diagonal, squares = self.diagonals[number], tensor.detach().double() ** 2
+        gauss_newton, rest = float(diagonal.sum()), math.nan
+        errors = [] if self.errors is None else [self.errors[number]]
+        exact = self.errors is None and not self.low_precision
+        if self.residual is not None:
+            found = self.residual.tensors[name]
+            rest = found.value / self.norm
+            exact = exact and found.standard_error is None
+            if found.standard_error is not None:
+                errors.append(found.standard_error / self.norm)
         return LayerFlatness(
             name=name,
             shape=tuple(tensor.shape),
             n_parameters=tensor.numel(),
-            trace=math.nan,
-            gauss_newton=float(diagonal.sum()),
-            residual=math.nan,
-            exact=self.errors is None and not self.low_precision,
-            standard_error=None if self.errors is None else self.errors[number],
+            trace=gauss_newton + rest,
+            gauss_newton=gauss_newton,
+            residual=rest,
+            exact=exact,
+            standard_error=math.hypot(*errors) if errors else None,
             kind=kind,
             squared_norm=float(squares.sum()),
             adaptive=float((diagonal * squares).sum()),
