@@ -26,7 +26,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal 
 # which it does not reach; a thousand calls of which a few would do; and bad input, which has to
 # meet flattest's own sentences, not the type checker's.
 TYPED := --jaxtyping-packages=flattest,beartype.beartype
-UNTYPED_TESTS := README.md tests/test_bad_input.py tests/test_imports.py \
+UNTYPED_TESTS := README.md docs/modules.md tests/test_bad_input.py tests/test_imports.py \
 	$(addprefix tests/interpolators/,test_interpolators.py test_stochastic.py test_zoo.py) \
 	$(addprefix tests/regression/,test_regressor.py test_regressor_hard_data.py) \
 	tests/sweeps/test_sweep_survival.py tests/two_layer/test_bounds_of_many.py
@@ -81,7 +81,7 @@ lint: $(DEV)
 
 test: lint
 	$(PYTEST) $(TYPED) --doctest-modules src tests $(addprefix --ignore=,$(UNTYPED_TESTS))
-	$(PYTEST) --doctest-glob=README.md $(UNTYPED_TESTS)
+	$(PYTEST) --doctest-glob='*.md' $(UNTYPED_TESTS)
 
 slow: $(DEV)
 	$(PYTEST) -m slow tests
