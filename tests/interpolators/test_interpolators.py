@@ -116,7 +116,7 @@ def test_awkward_data_interpolate_or_say_so(n, d, act, seed, scale, awkward):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        result = ft.interpolate(X, y, width=30, activation=act, random_state=seed, max_iter=300)
+        result = ft.interpolate(X, y, width=30, activation=act, random_state=seed, max_iter=150)
     small = result.train_error <= 1e-10 * float(y.square().mean())
     assert small == (result.status in (ft.Status.CONVERGED, ft.Status.NOT_FLATTEST))
     assert result.flatness.ratio >= 1 - 1e-9 or math.isnan(result.flatness.ratio)

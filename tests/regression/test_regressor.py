@@ -344,7 +344,7 @@ def test_clone_pickle_and_selection():
     np.testing.assert_array_equal(copied.fit(X, y).predict(X), model.predict(X))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), _quick(cv=2, strengths=[0.01])),
+        make_pipeline(StandardScaler(), _quick(link="network", cv=2, strengths=[0.01])),
         {"multiindexregressor__width": [10, 20]},
         cv=2,
     )

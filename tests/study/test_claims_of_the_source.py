@@ -43,7 +43,7 @@ TINY: dict[ModuleType, list[Any]] = {
 def short_searches() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in TINY:
-            patch.setattr(module, "interpolate", functools.partial(interpolate, max_iter=60))
+            patch.setattr(module, "interpolate", functools.partial(interpolate, max_iter=30))
         yield
 
 
