@@ -104,7 +104,7 @@ class ResidualTrace:
         Examples
         --------
         >>> from flattest.modules.residual import ResidualTrace
-        >>> low, high = ResidualTrace({}, 1.0, 0.1, degrees_of_freedom=5).interval()
+        >>> low, high = ResidualTrace({}, 1.0, 0.1, degrees_of_freedom=5.0).interval()
         >>> round(low, 3), round(high, 3)
         (0.743, 1.257)
         """
