@@ -29,7 +29,8 @@ TYPED := --jaxtyping-packages=flattest,beartype.beartype
 UNTYPED_TESTS := README.md docs/modules.md tests/test_bad_input.py tests/test_imports.py \
 	$(addprefix tests/interpolators/,test_interpolators.py test_stochastic.py test_zoo.py) \
 	$(addprefix tests/regression/,test_regressor.py test_regressor_hard_data.py) \
-	tests/sweeps/test_sweep_survival.py tests/two_layer/test_bounds_of_many.py
+	tests/sweeps/test_sweep_survival.py tests/two_layer/test_bounds_of_many.py \
+	tests/commands $(addprefix tests/tables/,test_preparing.py test_single_rows.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo reproduce test slow lint bench bench-regressor clean

@@ -134,7 +134,8 @@ class TensorBlock(Block):
             rows = torch.arange(len(entries), device=self._like.device)
             units = self._like.new_zeros(len(entries), size)
             units[rows, entries] = 1
-            products = self.products(units.reshape(-1, *self._like.shape)).flatten(1)
+            products = self.products(units.reshape(-1, *self._like.shape))
+            products = products.reshape(len(entries), size)
             total += products[rows, entries].double().sum()
         return total
 
