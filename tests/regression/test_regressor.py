@@ -372,7 +372,7 @@ def test_an_interrupted_fit_is_no_fit(monkeypatch):
         raise KeyboardInterrupt
 
     X, y = _planted(n=30)
-    monkeypatch.setattr("flattest.regression.regressor.eliminate", interrupted)
+    monkeypatch.setattr("flattest.regression.fitting.eliminate", interrupted)
     model = _quick()
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)

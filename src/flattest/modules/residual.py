@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -110,7 +110,7 @@ class ResidualTrace:
         """
         if not self.standard_error:
             return self.value, self.value
-        width = student.ppf((1 + level) / 2, self.degrees_of_freedom) * self.standard_error
+        width = stdtrit(self.degrees_of_freedom, (1 + level) / 2) * self.standard_error
         return self.value - float(width), self.value + float(width)
 
 
