@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flattest.commands.demonstration import Record
     from flattest.tables.fit import TableFit
 
+_FIT_STEP = "diabetes table"
 _EXPECTED_SECONDS = {"gradient descent": 3.0, "flattest": 1.0, "fit": 6.0}
 
 
@@ -36,7 +37,6 @@ def demo(
     does. Then fits the diabetes table of scikit-learn. Tables and figures go to --out, in place of
     those of an earlier demo.
     """
-    import pandas as pd
     from rich.console import Console
 
     from flattest.commands.demonstration import (
@@ -46,7 +46,6 @@ def demo(
     )
     from flattest.commands.fit import fit_summary
     from flattest.commands.terminal import Steps, standard_error
-    from flattest.figures import loss_against_flatness, save_figure
     from flattest.files import check_output_folder, output_folder, write_report
     from flattest.tables.fit import fit_table
     from flattest.tables.reading import read_table
@@ -54,13 +53,11 @@ def demo(
 
     check_output_folder(out, force=True)
     started = time.perf_counter()
-    names = interpolator_names()
     steps = {
         name: _EXPECTED_SECONDS["flattest" if name == "flattest" else "gradient descent"]
-        for name in names
+        for name in interpolator_names()
     }
-    fit_step = "diabetes table"
-    steps[fit_step] = _EXPECTED_SECONDS["fit"]
+    steps[_FIT_STEP] = _EXPECTED_SECONDS["fit"]
     records: list[Record] = []
     fit: TableFit | None = None
     with one_thread(), output_folder(out, force=True) as folder:
@@ -73,18 +70,14 @@ def demo(
                 table.to_csv(folder / "diabetes.csv", index=False)
                 table = read_table(folder / "diabetes.csv")  # as anybody's file
                 fit = fit_table(table, target, random_state=random_state)
-                progress.finish(fit_step)
+                progress.finish(_FIT_STEP)
         except KeyboardInterrupt:
             if not records:
                 raise
-        rows = [record.to_dict() for record in records]
-        pd.DataFrame(rows).to_csv(folder / "networks.csv", index=False)
-        save_figure(loss_against_flatness(pd.DataFrame(rows)), folder / "loss-against-flatness")
-        if fit is not None:
-            (folder / "diabetes").mkdir()
-            fit.write(folder / "diabetes")
-        report = {"kind": "demo", "random_state": random_state, "complete": fit is not None}
+        _write(folder, records, fit)
         seconds = time.perf_counter() - started
+        report = {"kind": "demo", "random_state": random_state, "complete": fit is not None}
+        rows = [record.to_dict() for record in records]
         write_report(
             folder, {**report, "seconds": seconds, "flattest": __version__, "networks": rows}
         )
@@ -96,6 +89,20 @@ def demo(
         raise typer.Exit(INTERRUPTED)
     console.print(fit_summary(fit))
     console.print(f"{seconds:.0f} s in all. Figures, tables and the model: [bold]{out}[/]")
+
+
+def _write(folder: Path, records: Sequence[Record], fit: TableFit | None) -> None:
+    """Write the networks with their figure, and the fit if it was finished."""
+    import pandas as pd
+
+    from flattest.figures import loss_against_flatness, save_figure
+
+    networks = pd.DataFrame([record.to_dict() for record in records])
+    networks.to_csv(folder / "networks.csv", index=False)
+    save_figure(loss_against_flatness(networks), folder / "loss-against-flatness")
+    if fit is not None:
+        (folder / "diabetes").mkdir()
+        fit.write(folder / "diabetes")
 
 
 def networks_table(records: Sequence[Record]) -> Table:

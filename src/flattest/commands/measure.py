@@ -46,16 +46,16 @@ def measure(
     learnt = load_encoding(model)
     learnt = learnt.with_target(target or learnt.target)
     rows = read_table(table, na=learnt.na, encoding=encoding)
-    learnt.target_values(rows)
+    response = learnt.target_values(rows)
     encoded = learnt.encode(rows)
     for remark in encoded.remarks:
         say(f"Warning: {remark}")
-    if drop_missing:
-        rows = rows[~encoded.incomplete]
+    kept = ~encoded.incomplete if drop_missing else slice(None)
 
     from flattest.tables.saved_model import SavedModel
 
-    flatness = SavedModel.load(model).with_target(target).measure(rows)
+    loaded = SavedModel.load(model).with_target(target)
+    flatness = loaded.measure_encoded(encoded.features[kept], response[kept])
     if json_file is not None:
         write_file(json_file, json.dumps(flatness.to_dict(), indent=2, allow_nan=False) + "\n")
     rows_used = f"{flatness.n_samples:,} rows, {flatness.width} neurons"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,13 @@ from flattest.commands.options import (
     TextEncoding,
     missing_policy,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from jaxtyping import Bool
+
+    from flattest.tables.encoding import Encoded
 
 _USUAL_LEVEL = 0.9
 
@@ -63,7 +70,6 @@ def predict(
     Writes CSV, in the order of the rows; the column extrapolation tells the rows of which a value
     lies outside the range of the training table.
     """
-    import numpy as np
     import pandas as pd
 
     from flattest.files import check_output_file, write_file
@@ -85,11 +91,39 @@ def predict(
         if name in names:
             fail(f"The column {name!r} cannot be repeated beside a result of that name.")
     encoded = learnt.encode(frame, strict=strict)
+    _warn(encoded)
+    left_out = encoded.incomplete & (policy == "drop")
+    predictions = _predictions(model, encoded, names, level, left_out)
+    text = pd.concat([frame[repeated], predictions], axis=1).to_csv(index=False)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_file(out, text)
+        made = count(int((~left_out).sum()), "prediction")
+        typer.echo(f"{made}: {typer.style(str(out), bold=True)}", err=True)
+
+
+def _warn(encoded: Encoded) -> None:
+    """Say what is odd about the rows."""
+    from flattest.wording import count
+
     for remark in encoded.remarks:
         say(f"Warning: {remark}")
     if encoded.beyond.any():
         rows = count(int(encoded.beyond.sum()), "row")
-        say(f"Warning: {rows} of {len(frame):,} outside the range of the training table.")
+        total = len(encoded.beyond)
+        say(f"Warning: {rows} of {total:,} outside the range of the training table.")
+
+
+def _predictions(
+    model: Path,
+    encoded: Encoded,
+    names: list[str],
+    level: float | None,
+    left_out: Bool[np.ndarray, " n"],
+) -> pd.DataFrame:
+    """Predict, with intervals where a level is given; rows left out are empty."""
+    import pandas as pd
 
     from flattest.tables.saved_model import SavedModel
 
@@ -99,14 +133,7 @@ def predict(
         if level
         else (loaded.predictor(encoded.features)[0],)
     )
-    predictions = pd.DataFrame(dict(zip(names, (*results, encoded.beyond), strict=True)))
-    left_out = encoded.incomplete if policy == "drop" else np.zeros(len(frame), dtype=bool)
-    predictions = predictions.astype(object)
+    columns = dict(zip(names, (*results, encoded.beyond), strict=True))
+    predictions = pd.DataFrame(columns).astype(object)
     predictions.loc[left_out] = ""
-    text = pd.concat([frame[repeated], predictions], axis=1).to_csv(index=False)
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        write_file(out, text)
-        made = count(int((~left_out).sum()), "prediction")
-        typer.echo(f"{made}: {typer.style(str(out), bold=True)}", err=True)
+    return predictions

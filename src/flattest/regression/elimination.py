@@ -31,6 +31,7 @@ from flattest.regression.variation import Variation
 from flattest.threads import one_thread
 from flattest.two_layer.measuring import measure
 from flattest.two_layer.networks import TwoLayerNet
+from flattest.wording import count
 
 _ROWS = 8192  # worked on together, to bound the memory
 
@@ -239,7 +240,7 @@ def eliminate(
     text = "{task.completed:.0f}/{task.total:.0f} networks"
     with progress_bar("", text, shown=bool(verbose), total=networks) as bar, one_thread():
         for h, following in zip(counts, [*counts[1:], None], strict=True):
-            bar.update(description=f"fitting on {h} direction{'s' * (h > 1)}")
+            bar.update(description=f"fitting on {count(h, 'direction')}")
             seeds = rng.integers(2**63, size=len(learners)).tolist()
             paths = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
                 delayed(learner.path)(near, seed)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 from threadpoolctl import threadpool_limits
 
+from flattest.errors import require
 from flattest.sweeps.trial_function import SweepError
 
 T = TypeVar("T")
@@ -193,12 +194,9 @@ def _cores() -> int:
 
 
 def _dask(address: str) -> Workers:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise SweepError(
-            "A Dask cluster needs the package distributed; pip install 'flattest[distributed]'."
-        ) from error
+    require("distributed", extra="distributed", purpose="A Dask cluster")
+    from distributed import Client
+
     try:
         client = Client(address, timeout=10, set_as_default=False)
     except OSError as error:

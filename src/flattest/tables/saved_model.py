@@ -124,9 +124,11 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        network, standardise = self.predictor.network, self.predictor.standardise
-        inputs = torch.from_numpy(standardise(self.encoding.features(frame)))
-        return with_bias(inputs, network.n_features > inputs.shape[1])
+        return self._inputs(self.encoding.features(frame))
+
+    def _inputs(self, features: Float[np.ndarray, "n d"]) -> Float[Tensor, "n h"]:
+        inputs = torch.from_numpy(self.predictor.standardise(features))
+        return with_bias(inputs, self.predictor.network.n_features > inputs.shape[1])
 
     def predict(self, frame: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """Predict the target for the rows of a table.
@@ -205,10 +207,36 @@ class SavedModel:
         """
         target = self.encoding.target_values(frame)
         known = ~np.isnan(target)
+        features = self.encoding.features(frame[known]) if known.any() else np.empty((0, 0))
+        return self.measure_encoded(features, target[known])
+
+    def measure_encoded(
+        self, features: Float[np.ndarray, "n d"], target: Float[np.ndarray, " n"]
+    ) -> TwoLayerFlatness:
+        """Do the same for rows that are encoded already.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            As `Encoding.encode` gives them.
+        target : ndarray of shape (n,)
+            NaN for rows without a value, which are left out.
+
+        Returns
+        -------
+        TwoLayerFlatness
+            The measurements.
+
+        Raises
+        ------
+        TableError
+            If no row has a value of the target.
+        """
+        known = ~np.isnan(target)
         if not known.any():
             raise TableError(f"No row has a value of the target {self.encoding.target!r}.")
         centred = torch.from_numpy(target[known] - self.predictor.standardise.intercept)
-        return measure(self.predictor.network, self.inputs(frame[known]), centred)
+        return measure(self.predictor.network, self._inputs(features[known]), centred)
 
     def with_target(self, target: str | None) -> SavedModel:
         """Return the same model with its target in another column of the table.

@@ -71,34 +71,17 @@ def calibrate(
         If a parameter is not in the graph, but has a gradient.
     """
     outputs = graph.outputs
-    n = len(outputs)
+    n, limit = len(outputs), tolerance(outputs.dtype)
     samples = sorted({0, n // 2, n - 1})
-    generator = torch.Generator().manual_seed(0)
-    columns = torch.zeros((N_COLUMNS, *outputs.shape), dtype=outputs.dtype, device=outputs.device)
-    for sample in samples:
-        shape = (N_COLUMNS, *outputs.shape[1:])
-        columns[:, sample] = torch.randn(shape, generator=generator, dtype=torch.float64).to(
-            columns
-        )
+    columns = _random_columns(outputs, samples)
     signs = columns.new_ones(N_COLUMNS, n)
     alone = {sample: single(sample) for sample in samples}
-    limit = tolerance(outputs.dtype)
     scale = outputs.detach().abs().max()
     for sample, output in alone.items():
         same_shape = output.shape[1:] == outputs.shape[1:]
         if not same_shape or (output[0] - outputs[sample]).abs().max() > limit * scale:
             raise CoupledSamplesError
-    references = [
-        sample_by_sample(
-            output, columns[:, sample : sample + 1], signs[:, sample], parameters, batched=False
-        )
-        for sample, output in alone.items()
-    ]
-    reference: dict[int, Tensor] = {}
-    for values in references:
-        for number, value in enumerate(values):
-            if value is not None:
-                reference[number] = value[0] + reference.get(number, 0.0)
+    reference = _by_plain_autograd(alone, columns, signs, parameters)
     reached = graph.reached()
     hidden = [n for n, value in reference.items() if n not in reached and value.any()]
     if hidden:
@@ -122,6 +105,32 @@ def calibrate(
     for number, way in zip(slow, chosen, strict=True):
         ways[number] = way
     return ways
+
+
+def _random_columns(outputs: Tensor, samples: list[int]) -> Tensor:
+    """Draw cotangents of some samples, the same ones on every device; 0 for the others."""
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.zeros((N_COLUMNS, *outputs.shape), dtype=outputs.dtype, device=outputs.device)
+    shape = (N_COLUMNS, *outputs.shape[1:])
+    for sample in samples:
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        columns[:, sample] = drawn.to(columns)
+    return columns
+
+
+def _by_plain_autograd(
+    alone: dict[int, Tensor], columns: Tensor, signs: Tensor, parameters: list[Tensor]
+) -> dict[int, Tensor]:
+    """Sum the squared gradients of the samples alone, by the parameter's number."""
+    reference: dict[int, Tensor] = {}
+    for sample, output in alone.items():
+        values = sample_by_sample(
+            output, columns[:, sample : sample + 1], signs[:, sample], parameters, batched=False
+        )
+        for number, value in enumerate(values):
+            if value is not None:
+                reference[number] = value[0] + reference.get(number, 0.0)
+    return reference
 
 
 def _agree(values: Tensor, reference: Tensor | None, limit: float, noise: float) -> bool:
