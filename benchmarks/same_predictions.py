@@ -105,7 +105,7 @@ def record(path: Path) -> None:
             values[f"{name}/deviations"] = model.predict(at, return_std=True)[1]
         values[f"{name}/directions"] = model.directions_
         values[f"{name}/importances"] = model.feature_importances_
-        values[f"{name}/path"] = model.path_[["cv_error", "flatness"]].to_numpy()
+        values[f"{name}/path"] = model.path_[["held_out_error", "flatness"]].to_numpy()
         values[f"{name}/outliers"] = model.outliers_
         values[f"{name}/log share"] = np.array(model.log_share_)
         print(f"  {name}", flush=True)

@@ -3,13 +3,33 @@
 import pandas as pd
 import torch
 
-from flattest.regression.gaussian_process import Data, Posterior, Process
+from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
 from flattest.regression.smooth_link import Part, SmoothLink
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Rows, Standardisation
 from flattest.regression.variation import Variation
+
+
+def known_directions(link: SmoothLink) -> SmoothLink:
+    """Take the directions of a link for known."""
+    return link._replace(
+        parts=tuple(part._replace(mixture=known_directions_of(part.mixture)) for part in link.parts)
+    )
+
+
+def known_directions_of(mixture: Mixture) -> Mixture:
+    """Take the directions of a mixture for known."""
+    return mixture._replace(
+        posteriors=tuple(
+            posterior._replace(
+                turn=torch.zeros(0, 0, dtype=torch.float64),
+                known=torch.zeros(len(posterior.points), 0, dtype=torch.float64),
+            )
+            for posterior in mixture.posteriors
+        )
+    )
 
 
 def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Standardisation]:
@@ -20,7 +40,7 @@ def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Stan
     basis = torch.eye(inputs.shape[1], dtype=inputs.dtype)
     process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
     data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
-    mixture = Mixture((Posterior.of(process, data),), (1.0,))
+    mixture = Mixture.exactly([process], [1.0], data)
     variation = Variation(basis[0, :1], basis[:, :1])
     limits = Limits.of(variation, inputs)
     parts = (Part(mixture, units),)

@@ -30,7 +30,7 @@ def _networks(names: list[str], error: float = 1e-3) -> pd.DataFrame:
 
 def _path() -> pd.DataFrame:
     rows = [(k, s, s + 1 / k, 0.1, k / s) for k in (1, 2, 4) for s in (0.01, 0.1, 1.0)]
-    names = ["n_directions", "strength", "cv_error", "cv_standard_error", "flatness"]
+    names = ["n_directions", "strength", "held_out_error", "held_out_standard_error", "flatness"]
     return pd.DataFrame(rows, columns=names)
 
 

@@ -39,8 +39,8 @@ def test_rows_are_judged_by_density(logarithmic):
     mixed = 0.98 * law.pdf(y) + 0.02 / np.ptp(y)
     density = np.logaddexp(*log_densities(y, residual, error, units.log_slope(y)))
     np.testing.assert_allclose(density, np.log(mixed), rtol=1e-9)
-    # A projection of one feature, a variance and the noise.
-    expected = np.log(mixed).sum() - 3 * np.log(N) / 2
+    # A variance and the noise.
+    expected = np.log(mixed).sum() - 2 * np.log(N) / 2
     assert Judged(fit, density).score == pytest.approx(expected)
     without = fit._replace(outliers=np.arange(N) < 4)
     assert Judged(without, density).score == pytest.approx(expected - 4 * np.log(N) / 2)
@@ -105,8 +105,11 @@ def test_what_is_not_clearly_worse_isaverage(left_out):
     np.testing.assert_allclose(*lengths)
     # The moments are those of the mixture.
     inputs, zero = best.fit.data.inputs[::7], torch.zeros(len(best.fit.data.inputs[::7]))
-    mean, deviation = fit.link(inputs, zero)
-    parts = [part(inputs @ fit.link.basis, zero) for part in fit.link.parts]
+    mean, deviation = fit.link(inputs, zero).moments()
+    parts = [
+        part.units.moments(*part(inputs @ fit.link.basis, zero), part.mixture.noise)
+        for part in fit.link.parts
+    ]
     (m0, v0), (m1, v1) = parts
     torch.testing.assert_close(mean, first * m0 + second * m1)
     square = first * (v0 + m0.square()) + second * (v1 + m1.square())

@@ -5,11 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from conditioned import known_directions_of
 from torch import Tensor
 
 import flattest as ft
-from flattest.regression.gaussian_process import Data, Process, evidence, left_out_density
+from flattest.regression.evidence import evidence, left_out_density
+from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.mixture import Mixture, contenders, share_of_worse
+from flattest.regression.occam import scored
 
 DOUBLE = torch.float64
 
@@ -68,11 +71,11 @@ def test_moments_are_those_of_the_mixture():
 
 
 def test_left_out_rows_are_forgotten():
-    mixture, data = _mixture(), _data()
+    mixture, data = known_directions_of(_mixture()), _data()
     residual, variance = mixture.left_out()
     for i in (0, 7):
         rest = torch.arange(len(data.y)) != i
-        others = mixture.conditioned_on(data.take(rest))
+        others = known_directions_of(mixture.conditioned_on(data.take(rest)))
         mean, of_function = others(data.X[i : i + 1])
         assert float(data.y[i] - mean) == pytest.approx(float(residual[i]), rel=1e-6)
         noise = sum(
@@ -92,7 +95,7 @@ def test_gradients_of_the_mean():
 def _mean(mixture: Mixture, X: Tensor) -> Tensor:
     """Predict with kernels written out, which autograd can follow."""
     total = torch.zeros(len(X), dtype=DOUBLE)
-    for share, (process, points, weights, _) in zip(
+    for share, (process, points, weights, *_) in zip(
         mixture.shares, mixture.posteriors, strict=True
     ):
         r = torch.cdist(X @ process.projection, points)
@@ -133,7 +136,7 @@ def test_left_out_densities():
 def _contest() -> tuple[Data, Process, dict[str, Process]]:
     data = _data().blocks(1000)
     best = _process("gaussian", _projection(4, 2))
-    best = best.fitted(evidence(data, best), data.y.numel())
+    best = scored(data, best)
     nearby = best.projection + 0.01 * _projection(4, 2, seed=1)
     likely = best.score + 1
     others = {

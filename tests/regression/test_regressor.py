@@ -247,8 +247,8 @@ def test_the_path_is_a_table():
     assert list(model.path_.columns) == [
         "n_directions",
         "strength",
-        "cv_error",
-        "cv_standard_error",
+        "held_out_error",
+        "held_out_standard_error",
         "flatness",
     ]
     first = model.path_[model.path_["n_directions"] == 6]
@@ -519,7 +519,7 @@ def test_displays(link):
     inputs = model.mean_ + np.linalg.pinv(model.directions_) @ (
         wanted - model.directions_ @ model.mean_
     )
-    assert mean[50] == pytest.approx(model.predictor_(inputs[None])[0][0])
+    assert mean[50] == pytest.approx(model.predictor_(inputs[None])[0])
     assert len(ft.PathDisplay.from_estimator(model).axes_) == 2
 
 

@@ -131,7 +131,7 @@ def _predictions(
     results: tuple[np.ndarray, ...] = (
         loaded.predict_interval(encoded.features, level)
         if level
-        else (loaded.predictor(encoded.features)[0],)
+        else (loaded.predictor(encoded.features),)
     )
     columns = dict(zip(names, (*results, encoded.beyond), strict=True))
     predictions = pd.DataFrame(columns).astype(object)

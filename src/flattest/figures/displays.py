@@ -204,7 +204,10 @@ class LinkDisplay(_Display):
             wanted = np.tile(centre, (cls._POINTS, 1))
             wanted[:, index] = at
             inputs = units.mean + (wanted - estimator.directions_ @ units.mean) @ back.T
-            curves.append((at, *estimator.predictor_(inputs)))
+            if estimator.link_ == "gaussian_process":
+                curves.append((at, *estimator.predict(inputs, return_std=True)))
+            else:
+                curves.append((at, estimator.predict(inputs), None))
         return cls(projections, target, curves, estimator.direction_importances_).plot()
 
     def _draw(self) -> Figure:
@@ -212,7 +215,7 @@ class LinkDisplay(_Display):
 
 
 class PathDisplay(_Display):
-    """Cross-validation error and flatness along the regularisation path.
+    """Error on held-out rows and flatness along the regularisation path.
 
     Parameters
     ----------
@@ -222,6 +225,8 @@ class PathDisplay(_Display):
         The strength chosen.
     n_directions : int
         The number of directions chosen.
+    directions_given : bool
+        Whether the directions were found with the held-out rows as well, by a Gaussian process.
 
     Attributes
     ----------
@@ -241,8 +246,16 @@ class PathDisplay(_Display):
     ['mean squared error', 'orbit minimum (reflected)']
     """
 
-    def __init__(self, path: pd.DataFrame, strength: float, n_directions: int) -> None:
+    def __init__(
+        self,
+        path: pd.DataFrame,
+        strength: float,
+        n_directions: int,
+        *,
+        directions_given: bool = False,
+    ) -> None:
         self.path, self.strength, self.n_directions = path, strength, n_directions
+        self.directions_given = directions_given
 
     @classmethod
     def from_estimator(cls, estimator: MultiIndexRegressor) -> PathDisplay:
@@ -259,7 +272,14 @@ class PathDisplay(_Display):
             With `figure_` and `axes_`.
         """
         check_is_fitted(estimator)
-        return cls(estimator.path_, estimator.strength_, estimator.n_directions_).plot()
+        return cls(
+            estimator.path_,
+            estimator.strength_,
+            estimator.n_directions_,
+            directions_given=estimator.link_ == "gaussian_process",
+        ).plot()
 
     def _draw(self) -> Figure:
-        return regularisation_path(self.path, self.strength, self.n_directions)
+        return regularisation_path(
+            self.path, self.strength, self.n_directions, directions_given=self.directions_given
+        )

@@ -166,19 +166,24 @@ def predicted_against_true(
     return figure
 
 
-def regularisation_path(path: pd.DataFrame, strength: float, n_directions: int) -> Figure:
-    """Draw cross-validation error and flatness along the regularisation path.
+def regularisation_path(
+    path: pd.DataFrame, strength: float, n_directions: int, *, directions_given: bool = False
+) -> Figure:
+    """Draw the error on held-out rows and flatness along the regularisation path.
 
     Parameters
     ----------
     path : DataFrame
-        `MultiIndexRegressor.path_`: columns `n_directions`, `strength`, `cv_error`,
-        `cv_standard_error` and `flatness`.
+        `MultiIndexRegressor.path_`: columns `n_directions`, `strength`, `held_out_error`,
+        `held_out_standard_error` and `flatness`.
     strength : float
         The strength chosen.
     n_directions : int
         The number of directions chosen: its line gets a band of one standard error, and the
         network chosen a ring.
+    directions_given : bool
+        Whether the directions were found with the held-out rows as well, by a Gaussian process, so
+        that only what was learnt on them was held out.
 
     Returns
     -------
@@ -193,15 +198,15 @@ def regularisation_path(path: pd.DataFrame, strength: float, n_directions: int) 
     ...     {
     ...         "n_directions": [2, 2],
     ...         "strength": [0.1, 1.0],
-    ...         "cv_error": [1.0, 2.0],
-    ...         "cv_standard_error": [0.1, 0.1],
+    ...         "held_out_error": [1.0, 2.0],
+    ...         "held_out_standard_error": [0.1, 0.1],
     ...         "flatness": [9.0, 3.0],
     ...     }
     ... )
     >>> [axes.get_ylabel() for axes in regularisation_path(path, 0.1, 2).axes]
     ['mean squared error', 'orbit minimum (reflected)']
     """
-    quantities = ("cv_error", "flatness")
+    quantities = ("held_out_error", "flatness")
     counts = sorted(path["n_directions"].unique())
     # Directions that the chosen network does not use are not counted among its own.
     chosen = min((count for count in counts if count >= n_directions), default=counts[-1])
@@ -226,7 +231,7 @@ def regularisation_path(path: pd.DataFrame, strength: float, n_directions: int) 
                     here["strength"], here[quantity], "o", mfc="none", mec="black", ms=14, zorder=4
                 )
             if count == chosen:
-                error, spread = rows["cv_error"], rows["cv_standard_error"]
+                error, spread = rows["held_out_error"], rows["held_out_standard_error"]
                 band = (error - spread).clip(lower=0), error + spread
                 panels[0].fill_between(rows["strength"], *band, color=hue, alpha=0.15, lw=0)
         for axes in panels:
@@ -238,7 +243,8 @@ def regularisation_path(path: pd.DataFrame, strength: float, n_directions: int) 
                 axes.set_yscale("log")
             else:
                 axes.set_ylim(bottom=0)
-        panels[0].set(ylabel="mean squared error", title="Cross-validation error")
+        title = "Error on held-out rows" + ", directions given" * directions_given
+        panels[0].set(ylabel="mean squared error", title=title)
         panels[1].set(ylabel="orbit minimum (reflected)", title="Flatness")
         figure.legend(
             *panels[0].get_legend_handles_labels(),

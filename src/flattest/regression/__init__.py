@@ -13,9 +13,11 @@ targets depend, and predicts from them by Gaussian processes. In order:
    coarse processes of all features vary along, re-weighted by that and fitted again.
 4. **The search** (`projection_search`). From a start with a few directions more than are needed, a
    process is fitted whose marginal likelihood is maximised over the directions as over all other
-   parameters (`gaussian_process`, `kernels`); the direction without which the evidence is highest
-   is dropped, and so on. Linear functions, functions of all features, other kernels, sums of
-   functions of one direction each and a trend compete by evidence less a price per parameter.
+   parameters (`gaussian_process`, `kernels`, `evidence`, `process_fit`); the direction without
+   which the evidence is highest is dropped, and so on. Linear functions, functions of all features,
+   other kernels, sums of functions of one direction each and a trend compete by the evidence,
+   averaged over the errors of the directions (`occam`), and few rows also by how they are predicted
+   by fits without them (`refits`).
 5. **Averages** (`mixture`). Processes that may be as good as the best one count in the predictions,
    by how sure the difference is. With the units of the features and the targets, and the limits
    beyond which it is not followed (`limits`), the average is the link (`smooth_link`).
@@ -26,7 +28,9 @@ targets depend, and predicts from them by Gaussian processes. In order:
    least flatness are fitted, one per strength of the penalty; cross-validation chooses the
    strength. Folds also tell how far the network is trusted beside the processes (`trust`): it
    counts where the data say little, as beyond their range.
-8. **The predictor** (`predictor`) holds what it takes to predict, and is what is stored.
+8. **The predictor** (`predictor`) holds what it takes to predict, and is what is stored. Processes
+   conditioned on rows (`posterior`) give each target a law (`predictive`), whose intervals count
+   noise, what is unknown of the link, and what is unknown of the directions.
 
 With ``link="network"`` there are no processes. Instead of stages 2 to 6, networks as in stage 7 are
 fitted on ever fewer directions (`elimination`), and a network predicts. `fitting` has a function

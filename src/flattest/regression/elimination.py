@@ -83,8 +83,8 @@ class Round(NamedTuple):
             {
                 "n_directions": self.n_directions,
                 "strength": [fit.strength for fit in self.fits],
-                "cv_error": self.errors.mean(axis=0),
-                "cv_standard_error": _standard_error(self.errors),
+                "held_out_error": self.errors.mean(axis=0),
+                "held_out_standard_error": _standard_error(self.errors),
                 "flatness": self.flatness,
             }
         )

@@ -15,12 +15,10 @@ from jaxtyping import Float
 from scipy.special import ndtr
 from torch import Tensor
 
-from flattest.regression.gaussian_process import (
-    Data,
-    Posterior,
-    Process,
-    left_out_density,
-)
+from flattest.regression.evidence import left_out_density
+from flattest.regression.gaussian_process import Data, Process
+from flattest.regression.occam import scored
+from flattest.regression.posterior import Posterior
 from flattest.regression.tuning import (
     BEHIND_NATS,
     BEHIND_NATS_PER_ROW,
@@ -55,23 +53,24 @@ def contenders(
 
     Of each kind (kernel, form and number of directions) only the best one is considered. A process
     of no more directions is projected to the span of the best one's, so that the average depends on
-    these alone, unless a function of all features may be as good too. A linear function stands
-    alone, since no other process has its single direction, and so does a process without a score,
-    with which nothing can be compared.
+    these alone, unless a function of all features may be as good too. Only such functions count
+    beside a linear one, since no other process has its single direction. A process without a score
+    stands alone: nothing can be compared with it.
     """
-    if best.shape == "linear" or math.isinf(best.score):
+    if math.isinf(best.score):
         return [best], [1.0]
     Q = torch.linalg.qr(best.projection)[0]
+    linear = best.shape == "linear"
     density, kinds = left_out_density(data, best)[1], {_kind(best)}
     fewer, wider = [], []
     for process in sorted(others, key=lambda process: process.score, reverse=True):
         if process.shape == "linear" or _kind(process) in kinds:
             continue
         kinds.add(_kind(process))
-        if process.n_directions <= best.n_directions:
-            fewer.append(process)
-        elif process.free != "projection":
+        if process.free != "projection" and (linear or process.n_directions > best.n_directions):
             wider.append(process)
+        elif process.n_directions <= best.n_directions and not linear:
+            fewer.append(process)
     found = _likely(wider, best, density, data)
     if not found:
         fewer = [p._replace(projection=Q @ (Q.T @ p.projection)) for p in fewer]
@@ -91,13 +90,13 @@ def _likely(
     found = []
     rows = data.y.numel()
     for process in processes:
-        evidence, theirs = left_out_density(data, process)
-        scored = process.fitted(evidence, rows)
-        gain = max(best.score - scored.score, 0.0)
+        _, theirs = left_out_density(data, process)
+        again = scored(data, process)
+        gain = max(best.score - again.score, 0.0)
         share = share_of_worse(gain, (density - theirs).flatten().cpu().numpy())
         odds = share / (1 - share)
         if odds > LEAST_ODDS and gain < min(BEHIND_NATS, BEHIND_NATS_PER_ROW * rows):
-            found.append((odds, scored))
+            found.append((odds, again))
     return found
 
 
@@ -110,10 +109,13 @@ class Mixture(NamedTuple):
         The conditioned processes, the best one first.
     shares : tuple of float
         How much each counts; the sum is 1.
+    rows : Data or None
+        The rows, where the conditioning is exact: with the processes they are all there is to know.
     """
 
     posteriors: tuple[Posterior, ...]
     shares: tuple[float, ...]
+    rows: Data | None
 
     @classmethod
     def of(
@@ -124,16 +126,23 @@ class Mixture(NamedTuple):
         rng: np.random.Generator,
     ) -> Mixture:
         """Condition processes on all rows, through some of them where they are many."""
-        points, n = None, len(rows.y)
-        if n > 2 * INDUCING_POINTS:
-            chosen = torch.from_numpy(rng.choice(n, INDUCING_POINTS, replace=False))
-            points = rows.X[chosen.to(rows.X.device)]
+        n = len(rows.y)
+        if n <= 2 * INDUCING_POINTS:
+            return cls.exactly(processes, shares, rows)
+        chosen = torch.from_numpy(rng.choice(n, INDUCING_POINTS, replace=False))
+        points = rows.X[chosen.to(rows.X.device)]
         posteriors = tuple(Posterior.of(process, rows, points) for process in processes)
-        return cls(posteriors, tuple(shares))
+        return cls(posteriors, tuple(shares), None)
+
+    @classmethod
+    def exactly(cls, processes: list[Process], shares: list[float], rows: Data) -> Mixture:
+        """Condition processes on all rows, however many they are."""
+        posteriors = tuple(Posterior.of(process, rows) for process in processes)
+        return cls(posteriors, tuple(shares), rows)
 
     def conditioned_on(self, rows: Data) -> Mixture:
         """Condition the same processes on other rows, exactly."""
-        return self._replace(posteriors=tuple(Posterior.of(p, rows) for p in self.processes))
+        return self.exactly(self.processes, list(self.shares), rows)
 
     @property
     def processes(self) -> list[Process]:
@@ -157,7 +166,8 @@ class Mixture(NamedTuple):
     @property
     def noise(self) -> float:
         """The average variance of the noise."""
-        return sum(s * p.noise for s, p in zip(self.shares, self.processes, strict=True))
+        noises = [process.noise * process.inflation for process in self.processes]
+        return sum(s * noise for s, noise in zip(self.shares, noises, strict=True))
 
     def __call__(self, X: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return the mean and the variance of the function, noise not included."""
@@ -179,9 +189,9 @@ class Mixture(NamedTuple):
 
     def to(self, device: str) -> Mixture:
         """Move to a device."""
-        return self._replace(
-            posteriors=tuple(posterior.to(device) for posterior in self.posteriors)
-        )
+        rows = self.rows and Data(*(values.to(device) for values in self.rows))
+        posteriors = tuple(posterior.to(device) for posterior in self.posteriors)
+        return self._replace(posteriors=posteriors, rows=rows)
 
     def _moments(self, each: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Average means; the variance is the average variance plus the variance of the means."""

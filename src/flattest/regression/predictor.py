@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flattest.regression.gaussian_process import Posterior, Process
+from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.kernels import SHAPES
 from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
+from flattest.regression.posterior import Posterior
+from flattest.regression.predictive import Predictive
 from flattest.regression.smooth_link import Part, SmoothLink
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import Standardisation, evaluate
@@ -47,18 +49,40 @@ class Predictor(NamedTuple):
     standardise: Standardisation
     link: SmoothLink | None
 
-    def __call__(
-        self, X: Float[np.ndarray, "n d"]
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"] | None]:
-        """Return predictions, and their standard deviations where there is a process."""
-        inputs = torch.from_numpy(self.standardise(X))
-        if self.link is not None:
-            inputs = self.link.limits(inputs)
-        outputs = self.standardise.intercept + evaluate(self.network, inputs)
+    def __call__(self, X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """Return predictions."""
         if self.link is None:
-            return outputs.numpy(), None
-        mean, deviation = self.link(inputs, outputs)
-        return mean.numpy(), deviation.numpy()
+            return self._outputs(torch.from_numpy(self.standardise(X))).numpy()
+        return self.law(X).moments()[0].numpy()
+
+    def law(self, X: Float[np.ndarray, "n d"]) -> Predictive:
+        """Return the law of new targets.
+
+        Raises
+        ------
+        ValueError
+            If a network predicts alone, which knows of no law.
+        """
+        if self.link is None:
+            raise ValueError(
+                "A network predicts here, and only Gaussian processes tell how sure they are; "
+                "fit with link='gaussian_process' and a target that varies."
+            )
+        inputs = self.link.limits(torch.from_numpy(self.standardise(X)))
+        return self.link(inputs, self._outputs(inputs))
+
+    def interval(
+        self, X: Float[np.ndarray, "n d"], level: float
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Return the ends of intervals that hold new targets with a probability.
+
+        As probable a target lies below them as above. Raises what :meth:`law` does.
+        """
+        law = self.law(X)
+        return law.quantile((1 - level) / 2).numpy(), law.quantile((1 + level) / 2).numpy()
+
+    def _outputs(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        return self.standardise.intercept + evaluate(self.network, inputs)
 
     def loadings(self, directions: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k d"]:
         """Return directions per standard deviation of each feature, as unit vectors."""
@@ -78,10 +102,7 @@ class Predictor(NamedTuple):
             stored["link.basis"] = self.link.basis
             stored |= _prefixed("link.limits", self.link.limits._asdict())
             for i, part in enumerate(self.link.parts):
-                for j, posterior in enumerate(part.mixture.posteriors):
-                    fields = {**posterior._asdict(), **posterior.process._asdict()}
-                    arrays = {name: fields[name] for name in _SHAPES_OF_PROCESS}
-                    stored |= _prefixed(f"part.{i}.process.{j}", arrays)
+                stored |= _tensors(f"part.{i}", part.mixture)
         return {name: values.contiguous() for name, values in stored.items()}
 
     def description(self) -> dict[str, Any]:
@@ -95,6 +116,7 @@ class Predictor(NamedTuple):
                     "share": part.share,
                     "network_error": part.network_error,
                     "units": part.units._asdict(),
+                    "exact": part.mixture.rows is not None,
                     "processes": [
                         {
                             "share": share,
@@ -102,6 +124,8 @@ class Predictor(NamedTuple):
                             "noise": process.noise,
                             "additive": process.additive,
                             "trend": process.trend,
+                            "free": process.free,
+                            "inflation": process.inflation,
                         }
                         for share, process in zip(
                             part.mixture.shares, part.mixture.processes, strict=True
@@ -150,49 +174,92 @@ def _part(prefix: str, h: int, entry: dict[str, Any], tensor: TensorOf) -> Part:
     """Read a mixture, its units and its share."""
     units = entry["units"]
     numbers = {name: _number(units, name) for name in ("centre", "size", "least", "most")}
-    posteriors = tuple(
-        _posterior(f"{prefix}.process.{j}", h, process, tensor)
-        for j, process in enumerate(entry["processes"])
-    )
-    shares = tuple(_number(process, "share") for process in entry["processes"])
     return Part(
-        mixture=Mixture(posteriors, shares),
+        mixture=_mixture(prefix, h, entry, tensor),
         units=TargetScale(**numbers, logarithmic=bool(units["logarithmic"])),
         share=_number(entry, "share"),
         network_error=_number(entry, "network_error"),
     )
 
 
-_SHAPES_OF_PROCESS: dict[str, tuple[str, ...]] = {
-    "projection": ("h", "k"),
-    "variances": ("q",),
+_ROWS = {"X": ("n", "h"), "y": ("n", "1"), "spread": ("n",)}
+_PROCESS = {"projection": ("h", "k"), "variances": ("q",)}
+_POSTERIOR = {
     "points": ("n", "k"),
     "weights": ("n",),
     "explained": ("n", "n"),
+    "turn": ("p", "p"),
+    "known": ("n", "p"),
 }
-"""The arrays of a posterior and of its process, with their shapes."""
+"""The arrays that are stored, with their shapes: the rows where processes are conditioned on them
+exactly, from which all else follows, or what inducing points remember of them."""
 
 
-def _posterior(prefix: str, h: int, entry: dict[str, Any], tensor: TensorOf) -> Posterior:
-    """Read a process and what it is conditioned on."""
-    shape = entry["shape"]
+def _tensors(prefix: str, mixture: Mixture) -> dict[str, Tensor]:
+    """Return the arrays of a mixture."""
+    stored = {} if mixture.rows is None else _prefixed(f"{prefix}.rows", mixture.rows._asdict())
+    for j, posterior in enumerate(mixture.posteriors):
+        fields = {**posterior._asdict(), **posterior.process._asdict()}
+        names = [*_PROCESS, *(_POSTERIOR if mixture.rows is None else ())]
+        stored |= _prefixed(f"{prefix}.process.{j}", {name: fields[name] for name in names})
+    return stored
+
+
+def _mixture(prefix: str, h: int, entry: dict[str, Any], tensor: TensorOf) -> Mixture:
+    """Read a mixture, and condition it again where its rows are stored."""
+    shares = [_number(process, "share") for process in entry["processes"]]
+    names = [f"{prefix}.process.{j}" for j in range(len(shares))]
+    processes = [
+        _process(name, h, stored, tensor)
+        for name, stored in zip(names, entry["processes"], strict=True)
+    ]
+    if entry["exact"]:
+        arrays = {name: tensor(f"{prefix}.rows.{name}") for name in _ROWS}
+        _check_shapes(f"{prefix}.rows", arrays, _ROWS, h=h, n=len(arrays["y"]))
+        return Mixture.exactly(processes, shares, Data(**arrays))
+    posteriors = tuple(
+        _posterior(name, process, tensor) for name, process in zip(names, processes, strict=True)
+    )
+    return Mixture(posteriors, tuple(shares), None)
+
+
+def _process(prefix: str, h: int, entry: dict[str, Any], tensor: TensorOf) -> Process:
+    """Read a process."""
+    shape, free = entry["shape"], entry["free"]
     if shape not in (*SHAPES, "linear"):
         raise ValueError(f"there is no kernel {shape!r}")
+    if free not in ("projection", "lengths", "scale"):
+        raise ValueError(f"no process is fitted over its {free!r}")
     additive, trend = bool(entry["additive"]), bool(entry["trend"])
-    arrays = {name: tensor(f"{prefix}.{name}") for name in _SHAPES_OF_PROCESS}
-    k, n = arrays["projection"].shape[1], len(arrays["points"])
-    sizes = {"h": h, "k": k, "n": n, "q": (k if additive else 1) + trend}
-    for name, dimensions in _SHAPES_OF_PROCESS.items():
-        check_stored(f"{prefix}.{name}", arrays[name], tuple(sizes[size] for size in dimensions))
-    process = Process(
+    arrays = {name: tensor(f"{prefix}.{name}") for name in _PROCESS}
+    k = arrays["projection"].shape[1]
+    _check_shapes(prefix, arrays, _PROCESS, h=h, k=k, q=(k if additive else 1) + trend)
+    return Process(
         shape=shape,
         projection=arrays["projection"],
         variances=arrays["variances"],
         noise=_number(entry, "noise"),
+        inflation=_number(entry, "inflation"),
         additive=additive,
         trend=trend,
+        free=free,
     )
-    return Posterior(process, arrays["points"], arrays["weights"], arrays["explained"])
+
+
+def _posterior(prefix: str, process: Process, tensor: TensorOf) -> Posterior:
+    """Read what inducing points remember."""
+    arrays = {name: tensor(f"{prefix}.{name}") for name in _POSTERIOR}
+    n, p = arrays["known"].shape
+    _check_shapes(prefix, arrays, _POSTERIOR, n=n, p=p, k=process.n_directions)
+    return Posterior(process, **arrays)
+
+
+def _check_shapes(
+    prefix: str, arrays: dict[str, Tensor], shapes: dict[str, tuple[str, ...]], **sizes: int
+) -> None:
+    for name, shape in shapes.items():
+        expected = tuple(sizes.get(size, 1) for size in shape)
+        check_stored(f"{prefix}.{name}", arrays[name], expected)
 
 
 def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,16 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flattest.regression.gaussian_process import (
-    Data,
-    Process,
-    evidence,
-    fit_process,
-    gradients,
-    trend_slope,
-)
+from flattest.regression.evidence import evidence, gradients, trend_slope
+from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.kernels import SHAPES
 from flattest.regression.mixture import contenders
+from flattest.regression.process_fit import fit_process
+from flattest.regression.refits import judged_on_held_out_rows
 from flattest.regression.tuning import (
     COMPARED_DIRECTIONS,
     EXACT_ROWS,
@@ -128,10 +124,12 @@ def search(
     variants = _other_kernels(data, allowed, rng)
     step()
     polished = _polished(data, [*(candidates if k is None else allowed), *variants])
+    compared = judged_on_held_out_rows(data, [*candidates, *variants, *polished], rng)
+    if k is not None:
+        compared = [process for process in compared if process.n_directions == k]
     whole = rows.take(order[:FINAL_ROWS]).blocks(EXACT_ROWS if n <= EXACT_ROWS else FINAL_BLOCK)
-    last = fit_process(whole, _simplest(polished), LAST)
+    last = fit_process(whole, _simplest(compared), LAST)
     step()
-    compared = [*candidates, *variants, *polished]
     return Found(*contenders(last, compared, whole), [*compared, last])
 
 
@@ -172,10 +170,7 @@ def _polished(data: Data, candidates: list[Process]) -> list[Process]:
 
 def _polish(data: Data, process: Process, effort: Effort) -> Process:
     """Fit the lengths of a process at the same directions."""
-    free = process.free
-    lengths = process if free == "scale" else process._replace(free="lengths")
-    polished = fit_process(data, lengths, effort)
-    return polished._replace(free=free).fitted(polished.evidence, data.y.numel())
+    return fit_process(data, process, effort, only_lengths=process.free != "scale")
 
 
 def _with_trend(data: Data, process: Process) -> Process:
@@ -233,9 +228,9 @@ def _best_chain(
         chains.append(chain)
         if len(chains) <= USUAL_STARTS:
             step()
-        first, *others = sorted(range(len(chains)), key=lambda i: -chains[i][-1].evidence)
+        first, *others = sorted(range(len(chains)), key=lambda i: -chains[i][-1].restricted)
         agree = [
-            chains[first][-1].evidence - chains[i][-1].evidence < SAME_END_NATS * rows
+            chains[first][-1].restricted - chains[i][-1].restricted < SAME_END_NATS * rows
             and float((found[first] * found[i]).sum()) > SAME_END_COSINE
             for i in others
         ]
@@ -245,7 +240,7 @@ def _best_chain(
         best = max(entry[-1].score for entry in chains)
         if len(chains) >= USUAL_STARTS and (best > floor * rows or math.isinf(best)):
             break
-    return max(chains, key=lambda entry: entry[-1].evidence)
+    return max(chains, key=lambda entry: entry[-1].restricted)
 
 
 def _descend(data: Data, chain: list[Process], k: int | None, few: Data) -> list[Process]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -93,6 +94,9 @@ class MultiIndexRegressor(
         The directions per standard deviation of each feature, as unit vectors.
     direction_importances_ : ndarray of shape (n_directions_,)
         Shares of the standardised features' average gradient outer product, about 1 in all.
+    direction_ranges_ : ndarray of shape (n_directions_, 2)
+        The least and the largest ``x @ u`` of the training rows that were not left out, for each
+        direction ``u``.
     n_directions_ : int
         Number of directions ``k``, for processes that of the best; 0 if the function is constant.
     feature_importances_ : ndarray of shape (n_features_in_,)
@@ -126,9 +130,11 @@ class MultiIndexRegressor(
         Iterations of `network_` at that strength; 0 where there was nothing to fit.
     path_ : DataFrame
         One row per network tried (after a Gaussian process, all on its directions):
-        `n_directions`, `strength`, `cv_error` (mean squared error), `cv_standard_error`, and
-        `flatness`, the reflected orbit minimum of the network on all rows, as a function of the
-        directions of its round.
+        `n_directions`, `strength`, `held_out_error` (mean squared error of the folds' held-out
+        rows) with `held_out_standard_error`, and `flatness`, the reflected orbit minimum of the
+        network on all rows, as a function of the directions of its round. Directions that a
+        Gaussian process found are given: the held-out rows had their say in them, so that fresh
+        rows are predicted less well. Those of ``link="network"`` had not seen these rows.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features_in_,)
         The number of features, and their names where `X` has any.
 
@@ -142,9 +148,22 @@ class MultiIndexRegressor(
     4. From a few directions more than are needed, the one without which the evidence is highest is
        dropped and the rest fitted anew, one after the other. Each number of directions, other
        kernels, sums of functions of one direction each, a trend, linear functions and functions of
-       all features compete by the evidence less ``p log(n) / 2 + p (p + 1) / (n - p - 1)`` for
-       their ``p <= n / 2`` parameters. More than 1,000 rows are worked on in blocks, at most 4,000
-       of them; on more than 2,000 a process is a function of its values at 1,000 rows.
+       all features compete. Fitted directions follow noise too. To first order in their errors
+       ``e``, of prior variance ``s^2`` (the mean square of all entries), the targets are
+       ``f(B^T x) + J e + noise``; from that linear model follow the degrees of freedom that the
+       directions have taken, which the noise variance is given back; what the evidence is on
+       average over all directions,
+
+       .. math::
+           \log p(y) - \tfrac12 \log\det(I + s^2 J^T K^{-1} J) - \tfrac p2
+           - \tfrac{q + 1}2 \log n
+
+       for ``p`` parameters of the directions, ``2 p <= n``, and ``q`` variances, by which
+       candidates are compared; and by how much predictions are less sure. Up to 300 rows, if these
+       are fewer than 5 per parameter, candidates are also fitted without a fifth of the rows
+       each, from directions moved a little, and how well they predict these decides as well.
+       More than 1,000 rows are worked on in blocks, at most 4,000 of them; on more than 2,000 a
+       process is a function of its values at 1,000 rows.
     5. Processes that may be as good as the best one are averaged with it, on the same directions
        unless functions of all features may be as good too.
     6. The fit under which the rows are likeliest is kept, averaged with the best one in the other
@@ -245,7 +264,7 @@ class MultiIndexRegressor(
         found = fit_gaussian_process(rows, checked) if checked.link == "gaussian_process" else None
         if found is None:
             found = fit_network(rows, checked)
-        self._keep(found)
+        self._keep(found, X[~found.outliers])
         self._warn(found)
         return self
 
@@ -278,7 +297,7 @@ class MultiIndexRegressor(
         check_range(y, "y")
         return X, y, settings.check_weights(_without_graph(sample_weight), len(y))
 
-    def _keep(self, found: Found) -> None:
+    def _keep(self, found: Found, X: Float[np.ndarray, "n d"]) -> None:
         """Set the attributes."""
         data, link, fit, net = found.data, found.link, found.fit, found.network
         self.mean_, self.inverse_scale_ = data.standardise.mean, data.standardise.inverse_scale
@@ -290,6 +309,8 @@ class MultiIndexRegressor(
         self.network_ = net.cpu()
         self.predictor_ = Predictor(self.network_, data.standardise, link and link.to("cpu"))
         self._keep_directions(found.variation.to("cpu"), found.n_directions)
+        along = X @ self.directions_.T
+        self.direction_ranges_ = np.stack([along.min(axis=0), along.max(axis=0)], axis=1)
         self.link_ = "gaussian_process" if link else "network"
         self.log_share_ = link.log_share if link else 0.0
         self.candidates_ = link.candidates if link else pd.DataFrame()
@@ -349,7 +370,7 @@ class MultiIndexRegressor(
             The features.
         return_std : bool
             Whether to return standard deviations too. They count the noise and what is left
-            unknown of the link, but not what is left unknown of the directions.
+            unknown of the link and, up to 2,000 training rows, of the directions.
 
         Returns
         -------
@@ -361,19 +382,92 @@ class MultiIndexRegressor(
         Raises
         ------
         ValueError
-            If standard deviations are asked of a network.
+            If standard deviations are asked where a network predicts.
         """
-        check_is_fitted(self)
-        X = validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
-        mean, deviation = self.predictor_(X)
+        X = self._checked(X)
         if not return_std:
-            return mean
-        if deviation is None:
-            raise ValueError(
-                "return_std needs a Gaussian process, but a network predicts here; "
-                "fit with link='gaussian_process' and a target that varies."
-            )
-        return mean, deviation
+            return self.predictor_(X)
+        mean, deviation = self.predictor_.law(X).moments()
+        return mean.numpy(), deviation.numpy()
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Predict intervals that hold new targets with a given probability.
+
+        As probable a target lies below its interval as above. Where logarithms of the targets were
+        fitted, intervals are longer upwards and stay positive.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            The features.
+        level : float
+            The probability, between 0 and 1.
+
+        Returns
+        -------
+        lower, upper : ndarray of shape (n,)
+            The ends.
+
+        Raises
+        ------
+        ValueError
+            If `level` does not lie between 0 and 1, or if a network predicts.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import flattest as ft
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.standard_normal((200, 2))
+        >>> y = np.exp(X[:, 0] + 0.1 * rng.standard_normal(200))
+        >>> model = ft.MultiIndexRegressor(random_state=0).fit(X[:100], y[:100])
+        >>> lower, upper = model.predict_interval(X[100:], level=0.9)
+        >>> bool(0.8 < ((lower < y[100:]) & (y[100:] < upper)).mean() < 1), bool((lower > 0).all())
+        (True, True)
+        """
+        return self.predictor_.interval(self._checked(X), settings.check_level(level))
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """Draw targets from their predictive law, each row on its own.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            The features.
+        n_samples : int
+            How many targets of each row.
+        random_state : int, numpy.random.Generator or None
+            The seed.
+
+        Returns
+        -------
+        ndarray of shape (n, n_samples)
+            The targets.
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is not positive, or if a network predicts.
+        """
+        X, n_samples = self._checked(X), check_positive_int(n_samples, "n_samples")
+        return self.predictor_.law(X).sample(n_samples, check_random_state(random_state))
+
+    def is_extrapolation(self, X: Any) -> np.ndarray:
+        """Tell rows outside the range of the training rows along some direction.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            The features.
+
+        Returns
+        -------
+        ndarray of bool, of shape (n,)
+            True where ``X @ directions_.T`` leaves `direction_ranges_`.
+        """
+        along = self.transform(X)
+        low, high = self.direction_ranges_.T
+        return ((along < low) | (along > high)).any(axis=1)
 
     def transform(self, X: Any) -> np.ndarray:
         """Project on the directions.
@@ -388,9 +482,12 @@ class MultiIndexRegressor(
         ndarray of shape (n, n_directions_)
             ``X @ directions_.T``.
         """
+        return self._checked(X) @ self.directions_.T
+
+    def _checked(self, X: Any) -> np.ndarray:
+        """Check features to predict from."""
         check_is_fitted(self)
-        X = validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
-        return X @ self.directions_.T
+        return validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
 
     @property
     def _n_features_out(self) -> int:

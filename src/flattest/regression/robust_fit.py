@@ -100,10 +100,12 @@ class Judged(NamedTuple):
     def score(self) -> float:
         """The sum of the densities less Schwarz's price of what was fitted to the same rows.
 
-        That is the parameters of the process, and the outliers, as if each had been shifted by an
-        amount of its own.
+        That is the variances of the process, and the outliers, as if each had been shifted by an
+        amount of its own. Directions and lengths have no price: without a row itself its density is
+        what they are worth.
         """
-        parameters = self.fit.link.mixture.processes[0].n_parameters + self.fit.outliers.sum()
+        process = self.fit.link.mixture.processes[0]
+        parameters = len(process.variances) + 1 + self.fit.outliers.sum()
         return float(self.density.sum() - parameters * np.log(len(self.density)) / 2)
 
 
@@ -126,7 +128,7 @@ def fit_robustly(
         + \epsilon / \text{range}(y)\big)
 
     over all rows, where ``r`` and ``s`` are residuals and standard errors without the row itself in
-    the units ``u`` of the fit, less ``log(n) / 2`` per parameter and outlier.
+    the units ``u`` of the fit, less ``log(n) / 2`` per variance and outlier.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -171,6 +171,16 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
     if not weight.any():
         raise ValueError("Every sample_weight is zero; at least one row must count.")
     return weight
+
+
+def check_level(level: Any) -> float:
+    """Return the probability of an interval."""
+    if isinstance(level, bool) or not isinstance(level, Real):
+        raise TypeError(f"level must be a number between 0 and 1, not {type(level).__name__}.")
+    level = float(level)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, but is {level}.")
+    return level
 
 
 def check_folds(cv: Any, X: np.ndarray, y: np.ndarray) -> int | list[tuple[np.ndarray, np.ndarray]]:

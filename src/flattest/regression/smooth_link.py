@@ -18,6 +18,7 @@ from torch import Tensor
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
+from flattest.regression.predictive import Predictive
 from flattest.regression.projection_search import StartsOn, search
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import TrainingData
@@ -54,18 +55,20 @@ class Part(NamedTuple):
     def __call__(
         self, z: Float[Tensor, "n h"], outputs: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return mean and variance of new targets, where a network's predictions are observed."""
+        """Return mean and variance of the function, where a network's predictions are observed."""
         mean, variance = self.mixture(z)
-        mean, variance = blend(mean, variance, self.units(outputs), self.network_error)
-        return self.units.moments(mean, variance, self.mixture.noise)
+        return blend(mean, variance, self.units(outputs), self.network_error)
 
 
 def blend(
     mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], observed: Tensor, error: float
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Update a normal law by an observation of the given error variance."""
+    """Move the mean of a normal law towards an observation of the given error variance.
+
+    The variance stays: what is observed has been learnt from the same rows, and makes nobody surer.
+    """
     share = variance / (variance + error)
-    return (1 - share) * mean + share * observed, share * error
+    return (1 - share) * mean + share * observed, variance
 
 
 class SmoothLink(NamedTuple):
@@ -196,33 +199,36 @@ class SmoothLink(NamedTuple):
 
     @property
     def n_directions(self) -> int:
-        """The number of directions of the best process."""
-        return self.mixture.processes[0].n_directions
+        """The number of directions of the best process, one for a linear one."""
+        best = self.mixture.processes[0]
+        return 1 if best.shape == "linear" else best.n_directions
 
     @property
     def converged(self) -> bool:
         """Whether the best process came to a maximum of its marginal likelihood."""
         return self.mixture.processes[0].converged
 
-    def __call__(
-        self, inputs: Float[Tensor, "n d"], outputs: Float[Tensor, " n"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return the mean and the standard deviation of new targets, noise included.
+    def __call__(self, inputs: Float[Tensor, "n d"], outputs: Float[Tensor, " n"]) -> Predictive:
+        """Return the law of new targets, noise included.
 
         The outputs are a network's predictions. They are taken for observations of the function,
         and so count where the data say little, as beyond their range.
         """
         pairs = zip(inputs.split(_ROWS), outputs.split(_ROWS), strict=True)
-        found = [self._average(rows @ self.basis, theirs) for rows, theirs in pairs]
-        mean, variance = zip(*found, strict=True)
-        return torch.cat(mean), torch.cat(variance).sqrt()
+        found = [self._functions(rows @ self.basis, theirs) for rows, theirs in pairs]
+        means, variances = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
+        return Predictive(
+            units=tuple(part.units for part in self.parts),
+            shares=tuple(part.share for part in self.parts),
+            means=means,
+            variances=variances,
+            noises=means.new_tensor([part.mixture.noise for part in self.parts]),
+        )
 
-    def _average(self, z: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        each = zip(*(part(z, outputs) for part in self.parts), strict=True)
-        means, variances = (torch.stack(values) for values in each)
-        shares = means.new_tensor([part.share for part in self.parts])
-        mean = shares @ means
-        return mean, shares @ (variances + (means - mean).square())
+    def _functions(self, z: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of each part's function."""
+        means, variances = zip(*(part(z, outputs) for part in self.parts), strict=True)
+        return torch.stack(means), torch.stack(variances)
 
     def left_out(
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flattest.regression.elimination import Learner, sizes
-from flattest.regression.gaussian_process import Data, Process, gradients
+from flattest.regression.evidence import gradients
+from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.regularisation_path import NetworkSettings
 from flattest.regression.training_data import TrainingData
 from flattest.regression.tuning import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -77,12 +78,24 @@ class TargetScale(NamedTuple):
         only where little is known of the function, least of all that it is normal. It counts in
         the variance, ``(e^{v + w} - 1) \mu^2``.
         """
-        m, v, w = self.centre + self.size * mean, self.size**2 * variance, self.size**2 * noise
+        m, v = self.unscaled(mean, variance, noise)
         if not self.logarithmic:
-            return m, v + w
-        highest = self.most + BELIEVED_BEYOND_TARGETS * (self.most - self.least)
-        middle = torch.exp(m + w / 2).clamp_max(highest)
-        return middle, (v + w).expm1() * middle**2
+            return m, v
+        middle = torch.exp(m + self.size**2 * noise / 2)
+        return middle, v.expm1() * middle**2
+
+    def unscaled(
+        self, mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], noise: float
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Return mean and variance, noise included, of targets or of their logarithms.
+
+        The mean of a logarithm is lowered to where that of the target is believed.
+        """
+        m, w = self.centre + self.size * mean, self.size**2 * noise
+        if self.logarithmic:
+            highest = self.most + BELIEVED_BEYOND_TARGETS * (self.most - self.least)
+            m = m.clamp_max(math.log(highest) - w / 2)
+        return m, self.size**2 * variance + w
 
 
 def may_be_logarithmic(y: Float[np.ndarray, " n"]) -> bool:

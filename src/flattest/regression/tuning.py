@@ -76,6 +76,15 @@ LENGTHS_TO_THE_END = Effort(max_iter=300, tol=1e-6)
 """For the lengths at fixed directions: cheap, and along the valleys that are left by all else."""
 LAST = Effort(max_iter=200, tol=1e-5)
 """For the process that is kept."""
+REFIT_ROWS, REFIT_ROWS_PER_PARAMETER, REFIT_FOLDS = 300, 5, 5
+"""Rows up to which candidates are judged on rows held out, if these are also fewer than so many per
+parameter; and the folds. With more rows the linear model of the directions' errors suffices."""
+REFIT_STEP = 0.3
+"""How far refits start from the full fit, in root mean squares of its directions' entries: from
+there directions that are true were found again, and the log density of held-out rows was that of
+fresh ones within .2 a row; at 0 it was too good by up to 1, at 1 also true ones were lost."""
+REFIT_NATS, MOST_REFITTED = 20.0, 3
+"""Nats, of all rows, within which a class of candidates is judged so, and the most classes."""
 MOST_POLISHED = 3
 """Candidates whose lengths are fitted to the end."""
 OTHER_SHAPES = ("gaussian",)

@@ -197,7 +197,12 @@ class TableFit:
             save_figure(self.links.figure_, folder / "links")
         predictions = predicted_against_true(self.values, self.model.encoding.target)
         save_figure(predictions, folder / "predictions")
-        path = PathDisplay(self.path, self.strength, len(self.model.directions))
+        path = PathDisplay(
+            self.path,
+            self.strength,
+            len(self.model.directions),
+            directions_given=self.model.predictor.link is not None,
+        )
         save_figure(path.plot().figure_, folder / "path")
         self.path.to_csv(folder / "path.csv", index=False)
         write_report(folder, self.to_dict())

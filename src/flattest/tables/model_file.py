@@ -15,7 +15,7 @@ from flattest.tables.encoding import Encoding
 
 MODEL_FILE = "model.safetensors"
 """The name of a model file in the folder of a fit."""
-FORMAT = "flattest.SavedModel/6"
+FORMAT = "flattest.SavedModel/7"
 """What a model file calls itself; to be counted on where the stored form changes."""
 
 

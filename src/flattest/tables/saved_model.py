@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save as serialize
-from scipy.special import ndtri
 from torch import Tensor
 
 from flattest._version import __version__
@@ -148,15 +147,15 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        return self.predictor(self.encoding.features(frame))[0]
+        return self.predictor(self.encoding.features(frame))
 
     def predict_interval(
         self, features: Float[np.ndarray, "n d"], level: float
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Predict the target, with intervals.
 
-        They are normal ones, ``mean ± z deviation`` with the quantile ``z`` of the normal law; of
-        targets of which logarithms were fitted, which are positive, they end at 0.
+        As probable a target lies below its interval as above; where logarithms of the targets were
+        fitted, intervals are longer upwards and stay positive.
 
         Parameters
         ----------
@@ -175,16 +174,12 @@ class SavedModel:
         SavedModelError
             If a network predicts, which knows no deviations.
         """
-        mean, deviation = self.predictor(features)
-        if deviation is None:
+        if self.predictor.link is None:
             raise SavedModelError(
                 "The model has no intervals, since a network predicts and no Gaussian process; "
                 "leave out --level."
             )
-        half = float(ndtri((1 + level) / 2)) * deviation
-        link = self.predictor.link
-        positive = link is not None and link.log_share > 0
-        return mean, np.maximum(mean - half, 0.0) if positive else mean - half, mean + half
+        return self.predictor(features), *self.predictor.interval(features, level)
 
     def measure(self, frame: pd.DataFrame) -> TwoLayerFlatness:
         """Measure the flatness of the network on a table, on standardised features.
@@ -290,7 +285,7 @@ class SavedModel:
         Returns
         -------
         SavedModel
-            Predicts the same as the one saved, to the last bit.
+            Predicts the same as the one saved, to rounding.
 
         Raises
         ------

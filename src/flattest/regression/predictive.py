@@ -1,0 +1,95 @@
+"""The law of new targets: an average of normal ones, in linear units and in logarithms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.special import ndtri
+from torch import Tensor
+
+from flattest.regression.target_scale import TargetScale
+
+_BISECTIONS = 60  # of an interval, down to its last digits
+
+
+class Predictive(NamedTuple):
+    r"""The predictive law of targets: ``u(y)`` is normal, for one unit ``u`` or an average of two.
+
+    .. math::
+        p(y) = \sum_j w_j \, N\big(u_j(y); m_j, s_j^2\big) \, u_j'(y)
+
+    Parameters
+    ----------
+    units : tuple of TargetScale
+        The units ``u`` of each part.
+    shares : tuple of float
+        How much each counts, ``w``.
+    means, variances, noises : Tensor of shape (p, n), (p, n) and (p,)
+        Each part's mean and variance of the function, and variance of the noise, in its units.
+    """
+
+    units: tuple[TargetScale, ...]
+    shares: tuple[float, ...]
+    means: Float[Tensor, "p n"]
+    variances: Float[Tensor, "p n"]
+    noises: Float[Tensor, " p"]
+
+    def moments(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Return the mean and the standard deviation of the targets."""
+        each = [
+            units.moments(mean, variance, float(noise))
+            for units, mean, variance, noise in zip(
+                self.units, self.means, self.variances, self.noises, strict=True
+            )
+        ]
+        means, variances = (torch.stack(values) for values in zip(*each, strict=True))
+        shares = means.new_tensor(self.shares)
+        mean = shares @ means
+        return mean, (shares @ (variances + (means - mean).square())).sqrt()
+
+    def quantile(self, probability: float) -> Float[Tensor, " n"]:
+        """Return the value below which a new target lies with a probability between 0 and 1."""
+        z = float(ndtri(probability))
+        each = torch.stack([self._values(part, z) for part in range(len(self.units))])
+        low, high = each.amin(0), each.amax(0)
+        # The quantile of an average lies between those of its parts.
+        for _ in range(_BISECTIONS if len(each) > 1 else 0):
+            middle = (low + high) / 2
+            below = self._distribution(middle) < probability
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    def sample(self, n_samples: int, rng: np.random.Generator) -> Float[np.ndarray, "n n_samples"]:
+        """Draw targets, each row on its own."""
+        size = (self.means.shape[1], n_samples)
+        chosen = rng.choice(len(self.shares), size, p=np.divide(self.shares, sum(self.shares)))
+        z = torch.from_numpy(rng.standard_normal(size))
+        each = [self._values(part, z).numpy() for part in range(len(self.units))]
+        return np.choose(chosen, each)
+
+    def _normal(self, part: int) -> tuple[Tensor, Tensor]:
+        """Return a part's mean and standard deviation of targets in its units, unscaled."""
+        units, noise = self.units[part], self.noises[part]
+        mean, variance = units.unscaled(self.means[part], self.variances[part], float(noise))
+        return mean, variance.sqrt()
+
+    def _values(self, part: int, z: float | Tensor) -> Tensor:
+        """Return the targets that lie ``z`` standard deviations above a part's mean."""
+        mean, deviation = self._normal(part)
+        if isinstance(z, Tensor):
+            mean, deviation = mean[:, None], deviation[:, None]
+        values = mean + z * deviation
+        return values.exp() if self.units[part].logarithmic else values
+
+    def _distribution(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Return the probability of targets below these."""
+        total = torch.zeros_like(y)
+        for part, (units, share) in enumerate(zip(self.units, self.shares, strict=True)):
+            mean, deviation = self._normal(part)
+            # No logarithm lies below a target that is not positive.
+            values = y.clamp_min(0).log() if units.logarithmic else y
+            total += share * torch.special.ndtr((values - mean) / deviation)
+        return total
