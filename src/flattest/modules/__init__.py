@@ -10,7 +10,7 @@ caller's loss and weighs batches by its normaliser. `curvature` finds the form o
 derivative in the logits, and `output_hessian` takes that apart into columns, of which `sampling`
 draws some where there are many. `columns` goes through a batch in micro-batches, whose size
 `memory` may bound, and `squared_gradients` sums the squared gradients: the Gauss-Newton part.
-`linearity` proves for which parameters that is all of the Hessian trace, and `residual` measures the
-rest. `products` with whole matrices give the Fisher-Rao norm and the largest `eigenvalue`. `results`
-tabulates.
+`linearity` proves for which parameters that is all of the Hessian trace, and `residual` measures
+the rest. `products` with whole matrices give the Fisher-Rao norm and the largest `eigenvalue`.
+`results` tabulates.
 """

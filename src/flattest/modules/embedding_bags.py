@@ -1,8 +1,8 @@
 """Embedding bags as embeddings that are added up, which autograd can differentiate twice.
 
-PyTorch has no second derivative of its fused operation. While `differentiable` is entered, bags with
-one row of tokens per sample are looked up and then summed or averaged; values and gradients are the
-same up to rounding.
+PyTorch has no second derivative of its fused operation. While `differentiable` is entered, bags
+with one row of tokens per sample are looked up and then summed or averaged; values and gradients
+are the same up to rounding.
 """
 
 from __future__ import annotations
