@@ -1,7 +1,8 @@
 """Traces by flattest and its peers: time and memory to an error of 1 %, and error against time.
 
 Run ``python benchmarks/trace.py`` with the extra ``peers``. Every way works in a process of its own
-with one thread, on the same networks and data. A way that estimates is asked for single estimates
+with one thread, on the same networks and data; times are processor times, which a busy machine
+changes little. A way that estimates is asked for single estimates
 until its time is over; from their spread follows the time that a mean of them needs to an error of
 1 % (one standard error), and that is extrapolated where the time was shorter. Time is also given in
 forward and backward passes of the same batch, in the same process. Ways that fail, and means more
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from environment import RESULTS, write
 from torch import nn
-from trace_peers import WAYS
+from trace_peers import WAYS, preload
 from trace_problems import PROBLEMS, Problem, gpt2, make
 
 import flattest as ft
@@ -57,11 +58,11 @@ def timed_values(values: Iterator[float], seconds: float) -> tuple[list[float], 
     """Return estimates and the times that they took, the first with all preparations."""
     found: list[float] = []
     times: list[float] = []
-    began = time.perf_counter()
-    while len(found) < _MOST and (len(found) < _LEAST or time.perf_counter() - began < seconds):
-        start = time.perf_counter()
+    began = time.process_time()
+    while len(found) < _MOST and (len(found) < _LEAST or time.process_time() - began < seconds):
+        start = time.process_time()
         found.append(next(values))
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return found, times
 
 
@@ -69,10 +70,10 @@ def pass_seconds(problem: Problem) -> float:
     """Time one forward and backward pass."""
 
     def once() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         problem.value().backward()
         problem.model.zero_grad()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     once()
     return statistics.median(once() for _ in range(5))
@@ -179,7 +180,7 @@ def measure_gpt2() -> dict[str, Any]:
         problem = gpt2()
     one_pass = pass_seconds(problem)
     forget_peak()
-    start = time.perf_counter()
+    start = time.process_time()
     found = ft.measure(
         problem.model,
         problem.X,
@@ -194,7 +195,7 @@ def measure_gpt2() -> dict[str, Any]:
     return {
         "parameters": found.n_parameters,
         "tokens": problem.X.numel(),
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
         "pass_seconds": one_pass,
         "peak_memory_mb": peak_memory(),
         "gauss_newton": found.gauss_newton,
@@ -205,7 +206,7 @@ def measure_gpt2() -> dict[str, Any]:
 
 def in_a_process(function: Any, *arguments: Any, limit: float | None = None) -> Any:
     """Call a function in a process of its own, so that peaks are its; None if it takes too long."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("fork").Pool(1) as pool:  # what is imported is so already
         try:
             return pool.apply_async(function, arguments).get(limit)
         except multiprocessing.TimeoutError:
@@ -251,6 +252,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "trace.json")
     parser.add_argument("--without-gpt2", action="store_true", help="leave out what takes 24 GB")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # or the processes that are forked would wait for its threads
+    preload()
     results = []
     truths = {}
     for problem in options.problems:
