@@ -2,12 +2,11 @@
 
 Run ``python benchmarks/trace.py`` with the extra ``peers``. Every way works in a process of its own
 with one thread, on the same networks and data; times are processor times, which a busy machine
-changes little. A way that estimates is asked for single estimates
-until its time is over; from their spread follows the time that a mean of them needs to an error of
-1 % (one standard error), and that is extrapolated where the time was shorter. Time is also given in
-forward and backward passes of the same batch, in the same process. Ways that fail, and means more
-than four standard errors off, are listed as such. Writes ``benchmarks/results/trace.json`` and
-``trace.png``.
+changes less than others. A way that estimates is asked for single estimates until its time is over;
+from their spread follows the time that a mean of them needs to an error of 1 % (one standard
+error), and that is extrapolated where the time was shorter. Time is also given in forward and
+backward passes of the same batch, in the same process. Ways that fail, and means more than four
+standard errors off, are listed as such. Writes ``benchmarks/results/trace.json`` and ``trace.png``.
 """
 
 from __future__ import annotations
@@ -250,38 +249,52 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds with preparations")
     parser.add_argument("--problems", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--out", type=Path, default=RESULTS / "trace.json")
-    parser.add_argument("--without-gpt2", action="store_true", help="leave out what takes 24 GB")
+    parser.add_argument("--gpt2", action="store_true", help="also a network of GPT-2's size")
     options = parser.parse_args()
     torch.set_num_threads(1)  # or the processes that are forked would wait for its threads
     preload()
-    results = []
-    truths = {}
+    record = stored(options.out)
     for problem in options.problems:
-        truths[problem] = truth = in_a_process(reference, problem)
+        truth = in_a_process(reference, problem)
         print(f"{problem}: tr G = {truth['gauss_newton']:.6g}, tr H = {truth['hessian']:.6g}")
+        results = []
         for way in WAYS:
             result = in_a_process(try_way, problem, way, options.seconds, limit=options.limit)
             if result is None:
                 error = f"stopped after {options.limit:.0f} s with less than {_LEAST} estimates"
                 result = {"problem": problem, "way": way, "error": error}
             results.append(judge(result, truth))
-            if "error" in result:
-                print(f"  {way:34} {result['error'][:80]}")
-            elif result["wrong"]:
-                print(f"  {way:34} wrong by {result['relative_bias']:.1%}")
-            else:
-                print(
-                    f"  {way:34} {result['seconds_to_target']:10.3f} s to 1 %, "
-                    f"{result['passes_to_target']:10.1f} passes, {result['memory_mb']:6.0f} MB"
-                )
-    record: dict[str, Any] = {"truths": truths, "ways": results, "ignored": ignored_targets()}
+            print(f"  {way:34} {summary(result)}")
+        record["truths"][problem] = truth
+        record["ways"] = [r for r in record["ways"] if r["problem"] != problem] + results
+        write(options.out, [record])
+    record["ignored"] = ignored_targets()
     for row in record["ignored"]:
         print("half of the targets ignored:", json.dumps(row))
-    if not options.without_gpt2:
+    if options.gpt2:
         record["gpt2"] = in_a_process(measure_gpt2)
         print(record["gpt2"])
     write(options.out, [record])
-    draw(results, options.out.with_suffix(".png"))
+    draw(record["ways"], options.out.with_suffix(".png"))
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """Return what was measured before, of which the networks not asked for are kept."""
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))["results"][0]
+    return {"truths": {}, "ways": [], "ignored": []}
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Say in a line how a way did."""
+    if "error" in result:
+        return result["error"][:80]
+    if result["wrong"]:
+        return f"wrong by {result['relative_bias']:.1%}"
+    return (
+        f"{result['seconds_to_target']:10.3f} s to 1 %, {result['passes_to_target']:10.1f} passes, "
+        f"{result['memory_mb']:6.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ def measure(
             f"Interrupted: the figures are those of the first {results.n_samples:,} samples.",
             stacklevel=3,
         )
+    elif watch.asked and largest_eigenvalue is not None:
+        warnings.warn("Interrupted: the largest eigenvalue may be missing.", stacklevel=3)
     n_everything = sum(p.numel() for p in module.parameters() if p.is_floating_point())
     return results.tabulate(n_everything, kind, original)
 
