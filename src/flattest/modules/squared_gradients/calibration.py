@@ -16,10 +16,10 @@ from torch import Tensor
 
 from flattest.modules.squared_gradients.graph import Graph
 from flattest.modules.squared_gradients.ways import (
-    RULED,
     SLOW,
     Way,
     by_rules,
+    ruled,
     sample_by_sample,
 )
 
@@ -91,7 +91,7 @@ def calibrate(
     noise = (100 * torch.finfo(outputs.dtype).eps) ** 2 * largest
     ways: dict[int, Way] = {}
     remaining = set(reached)
-    for way in RULED:
+    for way in ruled(graph):
         found = by_rules(graph, columns, signs, parameters, dict.fromkeys(sorted(remaining), way))
         for number, total in found.items():
             if _agree(total, reference.get(number), limit, noise):
@@ -129,7 +129,7 @@ def _by_plain_autograd(
         )
         for number, value in enumerate(values):
             if value is not None:
-                reference[number] = value[0] + reference.get(number, 0.0)
+                reference[number] = value + reference.get(number, 0.0)
     return reference
 
 
@@ -191,7 +191,7 @@ def _slow_ways(
             return [SLOW[1]] * len(numbers)
         for position, (values, reference) in enumerate(zip(together, one_by_one, strict=True)):
             zero = torch.zeros_like(chosen[position])
-            one = zero if values is None else values[0]
-            other = zero if reference is None else reference[0]
+            one = zero if values is None else values
+            other = zero if reference is None else reference
             right[position] &= _agree(one, other, tolerance(columns.dtype), noise)
     return [SLOW[0] if good else SLOW[1] for good in right]

@@ -7,7 +7,7 @@ which no gradient of a parameter is formed. `sample_by_sample` is plain autograd
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from flattest.modules.squared_gradients.forms import Forms
 from flattest.modules.squared_gradients.graph import Frontier, Graph, Use
 from flattest.modules.squared_gradients.layouts import Layout, Order, Unsupported
 from flattest.modules.squared_gradients.one_tensor import Part, part, squares
@@ -46,6 +47,29 @@ RULED = [
     for order in ("samples first", "samples second")
 ]
 """All ways by rules, the quickest first."""
+_LOOPED = ("ConvolutionBackward0", "CudnnConvolutionBackward0")
+
+
+def ruled(graph: Graph) -> list[Way]:
+    """Return all ways by rules in the order in which they are tried.
+
+    PyTorch has no batching rule for the backward pass of a convolution: it goes column by column,
+    and takes columns apart and together at every node. One pass per column does not.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of the outputs.
+
+    Returns
+    -------
+    list of Way
+        The quickest first.
+    """
+    batched_last = any(name in graph.names for name in _LOOPED)
+    return sorted(RULED, key=lambda way: way.batched == batched_last)
+
+
 SLOW = [Way(True, None), Way(False, None)]
 """Sample by sample; the last way is what all others are compared with."""
 
@@ -56,7 +80,7 @@ def by_rules(
     signs: Float[Tensor, "c n"],
     parameters: list[Tensor],
     ways: dict[int, Way],
-    norms: Float[Tensor, "t c n"] | None = None,
+    forms: Mapping[int, Forms] | None = None,
 ) -> dict[int, Tensor]:
     """Return the squared gradients of the tensors that are taken by rules.
 
@@ -72,8 +96,8 @@ def by_rules(
         All parameters.
     ways : dict of int to Way
         The way of each tensor wanted.
-    norms : Tensor of shape (tensors, c, n), optional
-        Where the squared norms of the single gradients are written.
+    forms : mapping of int to Forms, optional
+        Where forms of the single gradients by tensors are written.
 
     Returns
     -------
@@ -106,7 +130,7 @@ def by_rules(
             try:
                 parts = list(_parts(found, cotangents, layout, parameters[number], way))
                 if parts:
-                    own = None if norms is None else norms[number]
+                    own = None if forms is None else forms.get(number)
                     results[number] = squares(parts, signs, parameters[number], own)
                 else:  # no gradient arrives
                     results[number] = torch.zeros_like(parameters[number])
@@ -187,7 +211,10 @@ def gradients(
             stacked.append(None)
             continue
         zero = torch.zeros_like(shaped)
-        stacked.append(torch.stack([zero if entry is None else entry for entry in entries]))
+        parts = [zero if entry is None else entry for entry in entries]
+        # In memory samples come before columns, as products with each sample's patches need it.
+        axis = min(1, shaped.ndim)
+        stacked.append(torch.stack(parts, dim=axis).movedim(axis, 0))
     return stacked
 
 
@@ -197,7 +224,8 @@ def sample_by_sample(
     signs: Float[Tensor, " c"],
     parameters: list[Tensor],
     batched: bool,
-) -> list[tuple[Tensor, Tensor] | None]:
+    forms: Mapping[int, Forms] | None = None,
+) -> list[Tensor | None]:
     """Return the squared gradients for one sample, by plain autograd.
 
     Parameters
@@ -212,19 +240,20 @@ def sample_by_sample(
         The parameters wanted.
     batched : bool
         Whether columns are taken together.
+    forms : mapping of int to Forms, optional
+        Where forms of the single gradients are written, by the place among the parameters wanted.
 
     Returns
     -------
-    list of (Tensor, Tensor) or None
-        For each parameter the signed sum of squares over columns, and the squared norm of each
-        column's gradient, of shape (c,); None where no gradient arrives.
+    list of Tensor or None
+        For each parameter the signed sum of squares over columns; None where no gradient arrives.
     """
     found = gradients(outputs, list(parameters), columns, batched)
+    for place, own in ({} if forms is None else forms).items():
+        values = found[place]
+        if values is not None:
+            own.write(values[:, None])
     return [
-        None
-        if values is None
-        else (torch.einsum("c...,c->...", values**2, signs), (values**2).flatten(1).sum(dim=1))
-        if values.ndim > 1
-        else (values**2 @ signs, values**2)
+        None if values is None else torch.einsum("c...,c->...", values**2, signs)
         for values in found
     ]
