@@ -112,7 +112,7 @@ def _spanning(out: Tensor, into: Tensor) -> np.ndarray:
     ]
     if set(axes[0]).isdisjoint(axes[1]):
         # Every end meets every start: the first of each with all of the other side.
-        ends, starts = torch.unique(first), torch.unique(second)
+        ends, starts = torch.unique(core(out)[0]), torch.unique(core(into)[0])
         pairs = torch.cat(
             [
                 torch.stack([ends, starts[:1].expand(len(ends))], dim=1),

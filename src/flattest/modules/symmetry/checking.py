@@ -47,6 +47,10 @@ class Comparison:
         self._batch, self._output = batch, output
         self._original = {name: p.clone() for name, p in self.module.named_parameters()}
         self._expected = self._outputs()
+        if not self._expected.any():
+            # Outputs that are zero throughout would show nothing: symmetries hold for any weights.
+            self._perturb()
+            self._expected = self._outputs()
 
     def change(
         self,
@@ -63,6 +67,13 @@ class Comparison:
         finally:
             for name, parameter in self.module.named_parameters():
                 parameter.copy_(self._original[name])
+
+    def _perturb(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in self.module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.1 * noise.to(parameter.device))
+            self._original[name] = parameter.clone()
 
     def difference(self) -> float:
         """Return the largest change of an output of the module as it is now."""

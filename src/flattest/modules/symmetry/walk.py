@@ -176,7 +176,14 @@ class Walk:
             first, second = core(result, other)
             both = (first != ANY) & (second != ANY)
             self.equations.equate(first[both].numpy(), second[both].numpy())
-            result = map_core(lambda a, b: torch.where(a == ANY, b, a), result, other)
+            if not bool((first == ANY).any()):
+                # They are equal from now on: go on with whichever is the smaller.
+                shape = torch.broadcast_shapes(result.shape, other.shape)
+                sizes = core(result)[0].numel(), core(other)[0].numel()
+                smaller = other if sizes[1] < sizes[0] and bool(both.all()) else result
+                result = smaller.expand(shape)
+            else:
+                result = map_core(lambda a, b: torch.where(a == ANY, b, a), result, other)
         return result
 
     def tie(self, labels: Labels, axes: Sequence[int]) -> Labels:
