@@ -13,9 +13,11 @@ from flattest.modules.guards import measuring, refuse_training_mode
 from flattest.modules.outputs import Output, check_output
 from flattest.modules.parameters import choose, kind_of, unwrap
 from flattest.modules.symmetry.assembly import assemble
-from flattest.modules.symmetry.checking import check
+from flattest.modules.symmetry.checking import check, holding
+from flattest.modules.symmetry.coordinates import Coordinates
 from flattest.modules.symmetry.dead_scales import dead_scales
 from flattest.modules.symmetry.example import read_example
+from flattest.modules.symmetry.linear_pairs import linear_groups
 from flattest.modules.symmetry.propagation import propagate
 from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.symmetry.tracing import FRONT_ENDS, trace
@@ -109,9 +111,12 @@ def find(
     with measuring(traced, choose(traced, "all")), torch.no_grad():
         graph = trace(traced, _some(batch), where, front_ends)
         found = propagate(graph, trainable)
+        single_use = trainable - found.walk.forms.reused
+        walked = Coordinates(graph.graph.graph, found, found.walk.forms.shapes)
+        groups = linear_groups(walked, single_use)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     scales = assemble(found.walk, shapes, set(shapes) - trainable)
-    groups: tuple[Any, ...] = ()
+    groups = holding(model, batch, where, scales.tensors, groups)
     changed = check(model, batch, where, scales.tensors, groups)
     return Symmetries(
         scale_names=scales.names,
