@@ -95,7 +95,9 @@ def _placeholders(trace: Trace, trainable: set[str]) -> list[tuple[Any, str]]:
         if name in trainable:
             given.append((Raw(name, torch.empty(parameter.shape, device="meta")), layer or name))
         else:
-            given.append((Constant(parameter.detach(), True), layer or name))
+            # Zeros count where there is nothing else, as in a bias that was folded away.
+            constant = parameter.detach()
+            given.append((Constant(constant, bool(constant.any())), layer or name))
     for buffer in trace.buffers.values():
         given.append((Constant(buffer.detach(), buffer.is_floating_point()), ""))
     count = sum(node.op == "placeholder" for node in trace.graph.graph.nodes)
@@ -171,7 +173,16 @@ def _step(node: fx.Node, found: Propagation, rule: Rule | None, name: str) -> St
     first = value[0] if isinstance(value, (tuple, list)) and value else value
     discrete = isinstance(first, Tensor) and not (first.is_floating_point() or first.is_complex())
     title = rule.title if rule else name
-    return Step(node.target, title, found.places[node], shapes_of(node), discrete)
+    return Step(node.target, title, _origin(node, found), shapes_of(node), discrete)
+
+
+def _origin(node: fx.Node, found: Propagation) -> str:
+    """Say after which layer an operation comes: that of its first argument that is no weight."""
+    for argument in node.all_input_nodes:
+        value = found.values.get(argument)
+        if not isinstance(value, (Raw, Constant)) and found.places.get(argument):
+            return found.places[argument]
+    return ""
 
 
 def shapes_of(node: fx.Node) -> tuple[tuple[int, ...], ...]:
