@@ -32,7 +32,9 @@ def training():
 
 
 def random():
-    return Applied(lambda m, x: m.a(x).relu() @ torch.rand(4, 2), a=nn.Linear(3, 4))
+    return Applied(
+        lambda m, x: m.b(m.a(x).relu()) * torch.rand(2), a=nn.Linear(3, 4), b=nn.Linear(4, 2)
+    )
 
 
 def several():
