@@ -138,6 +138,8 @@ def find(
         largest_change=changed,
         module=model,
         output=where,
+        ends=scales.ends,
+        order=tuple(found.walk.forms.pieces),
         kinds={name: type(part).__name__ for name, part in model.named_modules()},
     )
 

@@ -35,12 +35,20 @@ class Propagation:
         The label, constant or view that each node of the graph has.
     places : dict of node to str
         After which layer each node is.
+    order : dict of node to int
+        The place of each node in the graph.
     """
 
     walk: Walk
     unknown: dict[str, int] = field(default_factory=dict)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     places: dict[fx.Node, str] = field(default_factory=dict)
+    order: dict[fx.Node, int] = field(default_factory=dict)
+
+    def latest(self, nodes: list[fx.Node]) -> str:
+        """Return the layer of the latest of some nodes that has one."""
+        placed = [node for node in nodes if self.places.get(node)]
+        return self.places[max(placed, key=self.order.__getitem__)] if placed else ""
 
 
 def propagate(trace: Trace, trainable: set[str]) -> Propagation:
@@ -63,6 +71,7 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
     found = Propagation(Walk(equations, Forms(equations, shapes)))
     reachable = needed(trace.graph.graph)
     given = _placeholders(trace, trainable)
+    found.order = {node: number for number, node in enumerate(trace.graph.graph.nodes)}
     for node in trace.graph.graph.nodes:
         if node.op == "placeholder":
             value, place = given.pop(0)
@@ -178,11 +187,10 @@ def _step(node: fx.Node, found: Propagation, rule: Rule | None, name: str) -> St
 
 def _origin(node: fx.Node, found: Propagation) -> str:
     """Say after which layer an operation comes: that of its first argument that is no weight."""
-    for argument in node.all_input_nodes:
-        value = found.values.get(argument)
-        if not isinstance(value, (Raw, Constant)) and found.places.get(argument):
-            return found.places[argument]
-    return ""
+    weights = (Raw, Constant)
+    return found.latest(
+        [a for a in node.all_input_nodes if not isinstance(found.values.get(a), weights)]
+    )
 
 
 def shapes_of(node: fx.Node) -> tuple[tuple[int, ...], ...]:
@@ -197,10 +205,7 @@ def _place(node: fx.Node, found: Propagation) -> str:
     own = [arg for arg in node.all_input_nodes if isinstance(found.values.get(arg), Raw)]
     if own:
         return found.places[own[0]]
-    for argument in node.all_input_nodes:
-        if found.places.get(argument):
-            return found.places[argument]
-    return ""
+    return found.latest(node.all_input_nodes)
 
 
 def needed(graph: fx.Graph) -> set[fx.Node]:

@@ -60,6 +60,12 @@ class Symmetries:
         The module that this is about: the caller's, or the copy in which normalisation is folded.
     output : str, int, callable or None
         Where the logits are in what it returns.
+    kinds : dict of str to str
+        The class of each of the module's parts.
+    ends : dict of str to str
+        Why the channels are frozen that a tensor leads to, where some are.
+    order : tuple of str
+        The parameters in the order in which the graph uses them.
 
     See Also
     --------
@@ -87,6 +93,8 @@ class Symmetries:
     module: nn.Module
     output: Output
     kinds: dict[str, str]
+    ends: dict[str, str]
+    order: tuple[str, ...]
 
     @property
     def n_scales(self) -> int:
@@ -101,7 +109,20 @@ class Symmetries:
         list of Channels
             One entry for each tensor.
         """
-        return channels_of(self.tensors, self.kinds, self.frozen)
+        return channels_of(self.tensors, self.kinds, self.ends)
+
+    def layers(self) -> list[Channels]:
+        """Return the channels of each layer, in the order in which the graph uses them.
+
+        Returns
+        -------
+        list of Channels
+            For each module that has parameters of its own, those of its largest tensor.
+        """
+        place = {name: number for number, name in enumerate(self.order)}
+        return sorted(
+            main_tensors(self.channels()), key=lambda entry: place.get(entry.name, len(place))
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each parameter tensor.
@@ -111,7 +132,7 @@ class Symmetries:
         DataFrame
             With columns `name`, `layer`, `kind`, `shape`; `free`, `tied` and `frozen`, which count
             the channels that the tensor leads to; `scales`, how many free scales move it; and
-            `reason`, why it is frozen.
+            `reason`, why channels are frozen.
         """
         import pandas as pd
 
@@ -205,7 +226,7 @@ class Symmetries:
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = []
-        for entry in main_tensors(self.channels()):
+        for entry in self.layers():
             numbers = (entry.free, entry.tied, entry.frozen)
             texts = tuple(f"{number:,}" if number else "" for number in numbers)
             rows.append((entry.layer or entry.name, entry.kind, *texts, entry.reason))
