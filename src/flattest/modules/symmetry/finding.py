@@ -120,7 +120,7 @@ def find(
         graph = trace(traced, _some(batch), where, front_ends)
         found = propagate(graph, trainable)
         walked = Coordinates(graph.graph.graph, found, found.walk.forms.shapes)
-        groups = linear_groups(walked, trainable - found.walk.forms.reused)
+        groups = linear_groups(walked.ledger, trainable - found.walk.forms.reused)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     scales = assemble(found.walk, shapes, set(shapes) - trainable)
     groups = holding(model, batch, where, scales.tensors, groups)
