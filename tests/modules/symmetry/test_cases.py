@@ -281,3 +281,21 @@ def test_tied_weights_are_scaled_once():
     copied = found.transformed(z=RNG.standard_normal(found.n_scales))
     assert copied.again is copied.a
     torch.testing.assert_close(copied(tokens), module(tokens), rtol=1e-12, atol=1e-12)
+
+
+# Two-layer networks are known in closed form.
+@pytest.mark.parametrize(
+    ("activation", "degree"),
+    [("relu", 1), ("leaky_relu", 1), ("abs", 1), ("relu2", 2), ("quadratic", 2)],
+)
+def test_two_layer_networks_have_a_scale_for_each_neuron(activation, degree):
+    net = ft.TwoLayerNet(RNG.standard_normal((5, 3)), RNG.standard_normal(5), activation)
+    found = symmetries(net, torch.randn(4, 3).double())
+    z = RNG.standard_normal(5)
+    weights, coefficients = found.tensors
+    torch.testing.assert_close(weights.log_scales(z), torch.tensor(z)[:, None])
+    torch.testing.assert_close(coefficients.log_scales(z), -degree * torch.tensor(z))
+    other = ft.rescale(net, np.exp(z))
+    ours = found.transformed(z=z)
+    torch.testing.assert_close(ours.weights, other.weights)
+    torch.testing.assert_close(ours.coefficients, other.coefficients)

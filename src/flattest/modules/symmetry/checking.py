@@ -45,7 +45,7 @@ class Comparison:
     def __init__(self, module: nn.Module, batch: Batch, output: Output) -> None:
         self.module = copy.deepcopy(module).double().requires_grad_(False)
         self._batch, self._output = batch, output
-        self._original = {name: p.clone() for name, p in self.module.named_parameters()}
+        self._original: dict[str, Tensor] = dict(module.named_parameters())
         self._expected = self._outputs()
         if not self._expected.any():
             # Outputs that are zero throughout would show nothing: symmetries hold for any weights.
@@ -66,7 +66,7 @@ class Comparison:
             return self.difference()
         finally:
             for name, parameter in self.module.named_parameters():
-                parameter.copy_(self._original[name])
+                parameter.copy_(self._original[name].detach())
 
     def _perturb(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -196,9 +196,8 @@ def _refuse(comparison: Comparison, changed: float, names: str) -> None:
             "can be checked; call model.eval(), and take out what is random."
         )
     raise ValueError(
-        f"A symmetry that was found does not hold on these data: {names} changes the outputs by "
-        f"{changed:.1e} of the largest one. The model's operations depend on its inputs; take "
-        "the example from these data, with the same shapes."
+        f"A symmetry of the example does not hold on these data, where {names} changes the outputs "
+        f"by {changed:.1e} of the largest; take the example from these data."
     )
 
 
@@ -214,7 +213,14 @@ def _moved(comparison: Comparison, tensors: Sequence[ScaledTensor], z: np.ndarra
     part = np.zeros_like(z)
     part[suspects] = 1.0
     names = [tensor.name for tensor in tensors if tensor.log_scales(part).any()]
-    return f"rescaling {' with '.join(names)}"
+    return f"rescaling {_some(names)}"
+
+
+def _some(names: list[str]) -> str:
+    """Name a few tensors, and count the others."""
+    if len(names) <= 3:
+        return " with ".join(names)
+    return f"{' with '.join(names[:3])} and {len(names) - 3} others"
 
 
 def _transformed(
@@ -231,7 +237,7 @@ def _transformed(
         shift = {k: v for k, v in shifts.items() if k == number}
         if comparison.change(tensors, groups, np.zeros(n_scales), one, shift) > TOLERANCE:
             names = dict.fromkeys(f.name for f in (*group.forward, *group.backward))
-            return f"transforming {' with '.join(names)}"
+            return f"transforming {_some(list(names))}"
     return "transforming several groups at once"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flattest.modules.data import Batch
+from flattest.modules.data import Batch, Kind
 from flattest.modules.guards import measuring, refuse_training_mode
 from flattest.modules.outputs import Output, check_output
 from flattest.modules.parameters import choose, kind_of, unwrap
@@ -106,17 +106,17 @@ def find(
         raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
     where: Output = check_output(output)
     model = unwrap(module)
-    kind_of(model)
+    kind = kind_of(model)
     refuse_training_mode(model)
     _refuse_frozen(model)
-    batch = read_example(model, example, "example")
+    batch = read_example(kind, example, "example")
     folding = Folding(model, (), {})
     if batch_norm == "fold":
-        with _prepared(model) as traced:
+        with _prepared(model, kind) as traced:
             folding = fold(model, trace(traced, _some(batch), where, front_ends))
         model = folding.module
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    with _prepared(model) as traced:
+    with _prepared(model, kind) as traced:
         graph = trace(traced, _some(batch), where, front_ends)
         found = propagate(graph, trainable)
         walked = Coordinates(graph.graph.graph, found, found.walk.forms.shapes)
@@ -145,9 +145,8 @@ def find(
 
 
 @contextlib.contextmanager
-def _prepared(model: nn.Module) -> Iterator[nn.Module]:
+def _prepared(model: nn.Module, kind: Kind) -> Iterator[nn.Module]:
     """Put a module, or a copy in single precision of one in half, into a state to be traced."""
-    kind = kind_of(model)
     traced = copy.deepcopy(model).to(kind.dtype) if kind.converted else model
     with measuring(traced, choose(traced, "all")), torch.no_grad():
         yield traced

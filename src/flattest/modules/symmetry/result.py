@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from flattest.modules.outputs import Output
-from flattest.modules.parameters import unwrap
+from flattest.modules.parameters import kind_of, unwrap
 from flattest.modules.symmetry import checking, transforming
 from flattest.modules.symmetry.example import read_example
 from flattest.modules.symmetry.layers import Channels, channels_of, main_tensors
@@ -221,7 +221,7 @@ class Symmetries:
             If it is above 1e-10. The message names the tensors to blame.
         """
         model = self.module if module is None else unwrap(module)
-        batch = read_example(model, X, "X")
+        batch = read_example(kind_of(model), X, "X")
         return checking.check(model, batch, self.output, self.tensors, self.groups, random_state)
 
     def _rows(self) -> list[tuple[str, ...]]:

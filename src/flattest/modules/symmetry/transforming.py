@@ -65,8 +65,7 @@ def transform(
             if tensor.is_frozen:
                 continue
             parameter = parameters[tensor.name]
-            factors = tensor.log_scales(z).exp().to(parameter.device)
-            parameter.copy_((parameter.double() * factors).to(parameter.dtype))
+            parameter.copy_(tensor.scaled(parameter, z).to(parameter.dtype))
     for number in sorted({*matrices, *shifts}):
         group = groups[number]
         identity = torch.eye(group.size, dtype=torch.float64)
