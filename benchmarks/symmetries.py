@@ -2,8 +2,9 @@
 
 Run ``python benchmarks/symmetries.py``. It needs torchvision (0.21 or later) and transformers, from
 the extra ``architectures``; weights are random. Each architecture has a process of its own, so that
-its peak memory is its own; on a busy machine the seconds of processor time count. Every symmetry is checked on the example, and again on a batch of
-another size and, where the architecture takes it, of another resolution or length. Writes
+its peak memory is its own; on a busy machine the seconds of processor time are those that count.
+Every symmetry is checked on the example, and again on a batch of another size and, where the
+architecture takes it, of another resolution or length. Writes
 ``benchmarks/results/symmetries.json``; `EXPECTED` are counts known beforehand.
 
 A torchvision built for CUDA cannot load its compiled operators beside a CPU build of PyTorch. Its

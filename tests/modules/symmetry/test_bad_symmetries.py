@@ -84,7 +84,7 @@ CASES = {
     "batch norm": (
         lambda: ft.symmetries(net(), X, batch_norm="fuse"),
         ValueError,
-        "batch_norm must be 'keep' or 'fold', not 'fuse'",
+        "batch_norm must be 'keep', 'fold' or 'affine', not 'fuse'",
     ),
     "output": (lambda: ft.symmetries(net(), X, output=1.5), TypeError, "output must be a name"),
     "several outputs": (

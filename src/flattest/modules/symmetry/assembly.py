@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
+from flattest.modules.symmetry.affine_shift import AffineShift
 from flattest.modules.symmetry.equations import FROZEN, Equations, Solution
 from flattest.modules.symmetry.labels import ANY, core
 from flattest.modules.symmetry.scaled_tensor import ScaledTensor
@@ -29,12 +30,15 @@ class Scales(NamedTuple):
         Why a tensor is frozen, for those that are.
     ends : dict of str to str
         Why channels that a tensor leads to are frozen, for those of which some are.
+    affine : tuple of AffineShift
+        The biases that shift with the scales.
     """
 
     tensors: tuple[ScaledTensor, ...]
     names: list[str]
     reasons: dict[str, str]
     ends: dict[str, str]
+    affine: tuple[AffineShift, ...]
 
 
 def assemble(walk: Walk, shapes: dict[str, tuple[int, ...]], fixed: set[str]) -> Scales:
@@ -75,7 +79,12 @@ def assemble(walk: Walk, shapes: dict[str, tuple[int, ...]], fixed: set[str]) ->
         tensors.append(ScaledTensor(name, shape, out, into, channels))
     names = _names(walk, solution.free[keep])
     reasons, ends = _reasons(walk, tensors, entries, fixed)
-    return Scales(tuple(tensors), names, reasons, ends)
+    affine = tuple(
+        AffineShift(shift.gain, shift.bias, shift.centre, number[shift.into], channels)
+        for shift in walk.shifts
+        if not {shift.gain, shift.bias} & walk.forms.reused
+    )
+    return Scales(tuple(tensors), names, reasons, ends, affine)
 
 
 def _visible(solution: Solution, entries: list[tuple[Tensor, Tensor]]) -> np.ndarray:

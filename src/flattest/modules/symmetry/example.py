@@ -18,8 +18,8 @@ def read_example(kind: Kind, example: Any, name: str) -> Batch:
     ----------
     kind : Kind
         What the module is like.
-    example : Tensor, array_like, tuple, list or dict
-        One argument, several in a tuple, or named ones in a dictionary.
+    example : Tensor, array_like, tuple, list, dict or Batch
+        One argument, several in a tuple, or named ones in a dictionary; a batch stays as it is.
     name : str
         What to call it in messages.
 
@@ -33,6 +33,8 @@ def read_example(kind: Kind, example: Any, name: str) -> Batch:
     TypeError, ValueError
         If it holds no tensor, or values that cannot be used.
     """
+    if isinstance(example, Batch):
+        return example
     argument = Argument(name)
     array = isinstance(example, (Tensor, Mapping, tuple, list)) or hasattr(example, "__array__")
     if not array and isinstance(example, Iterable) and not isinstance(example, (str, bytes)):

@@ -26,7 +26,7 @@ from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.symmetry.tracing import FRONT_ENDS, trace
 from flattest.modules.trees import leaves
 
-BATCH_NORM = ("keep", "fold")
+BATCH_NORM = ("keep", "fold", "affine")
 
 
 def symmetries(
@@ -57,9 +57,11 @@ def symmetries(
     output : str, int or callable, optional
         Where the logits are in what the module returns, if that is no tensor. By default
         ``logits``. What else it returns is left out of account.
-    batch_norm : {"keep", "fold"}
-        Whether batch normalisation stays, with its gain and bias as parameters, or is folded into
-        the layer before it, on a copy. It is folded only where nothing else sees that layer.
+    batch_norm : {"keep", "fold", "affine"}
+        Batch normalisation stays, with its gain and bias as parameters; or it is folded into the
+        layer before it, on a copy, where nothing else sees that layer; or it stays, and its input
+        scales as well, while its bias makes up for the running means (`AffineShift`). Then what the
+        gain's gradients become is no multiple of what they were.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def find(
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
     if batch_norm not in BATCH_NORM:
-        raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
+        raise ValueError(f"batch_norm must be 'keep', 'fold' or 'affine', not {batch_norm!r}.")
     where: Output = check_output(output)
     model = unwrap(module)
     kind = kind_of(model)
@@ -118,17 +120,18 @@ def find(
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     with _prepared(model, kind) as traced:
         graph = trace(traced, _some(batch), where, front_ends)
-        found = propagate(graph, trainable)
+        found = propagate(graph, trainable, affine=batch_norm == "affine")
         walked = Coordinates(graph.graph.graph, found, found.walk.forms.shapes)
         groups = linear_groups(walked.ledger, trainable - found.walk.forms.reused)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     scales = assemble(found.walk, shapes, set(shapes) - trainable)
     groups = holding(model, batch, where, scales.tensors, groups)
-    changed = check(model, batch, where, scales.tensors, groups)
+    changed = check(model, batch, where, scales.tensors, groups, scales.affine)
     return Symmetries(
         scale_names=scales.names,
         tensors=scales.tensors,
         groups=groups,
+        affine=scales.affine,
         frozen=scales.reasons,
         dead=dead_scales(scales.tensors, dict(model.named_parameters()), scales.names),
         unknown=found.unknown,

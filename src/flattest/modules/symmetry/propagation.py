@@ -51,7 +51,7 @@ class Propagation:
         return self.places[max(placed, key=self.order.__getitem__)] if placed else ""
 
 
-def propagate(trace: Trace, trainable: set[str]) -> Propagation:
+def propagate(trace: Trace, trainable: set[str], *, affine: bool = False) -> Propagation:
     """Walk the graph from its inputs to its outputs, which are frozen.
 
     Parameters
@@ -60,6 +60,8 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
         The graph.
     trainable : set of str
         The parameters that may scale; the others are constants.
+    affine : bool
+        Whether the input of batch normalisation may scale, and its bias shift.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
     """
     shapes = {name: tuple(p.shape) for name, p in trace.parameters.items() if name in trainable}
     equations = Equations()
-    found = Propagation(Walk(equations, Forms(equations, shapes)))
+    found = Propagation(Walk(equations, Forms(equations, shapes), affine))
     reachable = needed(trace.graph.graph)
     given = _placeholders(trace, trainable)
     found.order = {node: number for number, node in enumerate(trace.graph.graph.nodes)}
@@ -93,6 +95,9 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
                 node.args[0],
             )
             found.walk.freeze(outputs, "the outputs")
+    for shift in found.walk.shifts:
+        if {shift.gain, shift.bias} & found.walk.forms.reused:
+            found.walk.freeze(shift.into, shift.reason)
     return found
 
 

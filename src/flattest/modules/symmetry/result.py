@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flattest.modules.outputs import Output
 from flattest.modules.parameters import kind_of, unwrap
 from flattest.modules.symmetry import checking, transforming
+from flattest.modules.symmetry.affine_shift import AffineShift
 from flattest.modules.symmetry.example import read_example
 from flattest.modules.symmetry.layers import Channels, channels_of, main_tensors
 from flattest.modules.symmetry.linear_group import LinearGroup
@@ -47,8 +48,10 @@ class Symmetries:
     unknown : dict of str to int
         Operations that flattest has no rule for, and how often they occur. What they touch is
         frozen.
+    affine : tuple of AffineShift
+        Biases of batch normalisation that shift with the scales, where that was asked for.
     batch_norm : str
-        Whether batch normalisation is kept or folded.
+        What is done to batch normalisation: ``"keep"``, ``"fold"`` or ``"affine"``.
     folded : tuple of str
         The layers of batch normalisation that were folded.
     unfolded : dict of str to str
@@ -83,6 +86,7 @@ class Symmetries:
     scale_names: list[str]
     tensors: tuple[ScaledTensor, ...]
     groups: tuple[LinearGroup, ...]
+    affine: tuple[AffineShift, ...]
     frozen: dict[str, str]
     dead: dict[str, str]
     unknown: dict[str, int]
@@ -196,6 +200,7 @@ class Symmetries:
             scales,
             matrices,
             shifts,
+            self.affine,
         )
 
     def check(self, X: Any, module: nn.Module | None = None, random_state: int = 0) -> float:
@@ -222,7 +227,9 @@ class Symmetries:
         """
         model = self.module if module is None else unwrap(module)
         batch = read_example(kind_of(model), X, "X")
-        return checking.check(model, batch, self.output, self.tensors, self.groups, random_state)
+        return checking.check(
+            model, batch, self.output, self.tensors, self.groups, self.affine, random_state
+        )
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = []
