@@ -46,5 +46,5 @@ def read_example(kind: Kind, example: Any, name: str) -> Batch:
     n_samples = count_samples(values, argument)
     if isinstance(values, dict):
         return Batch((), values, None, n_samples)
-    args = values if isinstance(values, tuple) else (values,)
+    args = values if isinstance(values, (tuple, list)) else (values,)
     return Batch(tuple(args), {}, None, n_samples)
