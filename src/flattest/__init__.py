@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from flattest.flatness import Flatness
     from flattest.interpolators import Interpolation, Iterate, Status, interpolate
     from flattest.measuring import balance, measure, rescale, sharpen
+    from flattest.modules.symmetry.finding import symmetries
+    from flattest.modules.symmetry.result import Symmetries
     from flattest.regression import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
@@ -33,6 +35,8 @@ _HOMES = {
     "flatness": ("Flatness",),
     "interpolators": ("Interpolation", "Iterate", "Status", "interpolate"),
     "measuring": ("balance", "measure", "rescale", "sharpen"),
+    "modules.symmetry.finding": ("symmetries",),
+    "modules.symmetry.result": ("Symmetries",),
     "regression": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
@@ -56,6 +60,7 @@ __all__ = [
     "PathDisplay",
     "PerNeuron",
     "Status",
+    "Symmetries",
     "TableEncoder",
     "TwoLayerFlatness",
     "TwoLayerNet",
@@ -72,6 +77,7 @@ __all__ = [
     "rescale",
     "sharpen",
     "split",
+    "symmetries",
 ]
 
 
