@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flattest.flatness import Flatness
     from flattest.interpolators import Interpolation, Iterate, Status, interpolate
     from flattest.measuring import balance, measure, rescale, sharpen
+    from flattest.modules.groups.lora import LoraBalance, balance_lora
     from flattest.regression import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
@@ -33,6 +34,7 @@ _HOMES = {
     "flatness": ("Flatness",),
     "interpolators": ("Interpolation", "Iterate", "Status", "interpolate"),
     "measuring": ("balance", "measure", "rescale", "sharpen"),
+    "modules.groups.lora": ("LoraBalance", "balance_lora"),
     "regression": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
@@ -51,6 +53,7 @@ __all__ = [
     "Interpolation",
     "Iterate",
     "LinkDisplay",
+    "LoraBalance",
     "MultiIndexModel",
     "MultiIndexRegressor",
     "PathDisplay",
@@ -63,6 +66,7 @@ __all__ = [
     "activation",
     "append_bias_coordinate",
     "balance",
+    "balance_lora",
     "interpolate",
     "lower_bound",
     "make_multi_index",
