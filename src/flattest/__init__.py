@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from flattest.flatness import Flatness
     from flattest.interpolators import Interpolation, Iterate, Status, interpolate
     from flattest.measuring import balance, measure, rescale, sharpen
-    from flattest.modules.groups.lora import LoraBalance, balance_lora
+    from flattest.modules.groups.lora import balance_lora
+    from flattest.modules.groups.lora_factors import LoraBalance
     from flattest.regression import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
@@ -34,7 +35,8 @@ _HOMES = {
     "flatness": ("Flatness",),
     "interpolators": ("Interpolation", "Iterate", "Status", "interpolate"),
     "measuring": ("balance", "measure", "rescale", "sharpen"),
-    "modules.groups.lora": ("LoraBalance", "balance_lora"),
+    "modules.groups.lora": ("balance_lora",),
+    "modules.groups.lora_factors": ("LoraBalance",),
     "regression": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),

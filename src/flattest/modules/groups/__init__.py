@@ -2,6 +2,6 @@
 
 Between value and output projection of an attention head, query and key, or the factors of a
 low-rank layer, any invertible matrix can be moved. `pairs` has the closed form for one such group,
-from the QR factors of stacked gradients. `lora` applies it to the two factors of an adapter, and
-`lora_files` to files of them.
+from the QR factors of stacked gradients. `lora_factors` applies it to an adapter, `lora_files` to
+files of them, and `lora` is their public face.
 """

@@ -7,62 +7,15 @@ the gradients are :math:`B^T c x^T` by A and :math:`c (A x)^T` by B.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from flattest.modules.groups.pairs import minimise_pair
+from flattest.modules.groups.lora_factors import LoraBalance, Moments, balance_factors
+from flattest.modules.groups.lora_files import balance_file
 from flattest.validation import Argument, Like, check_matrix
-
-_ROUNDINGS = 64
-"""How many units of rounding the product may change by."""
-
-
-class LoraBalance(NamedTuple):
-    """A balanced adapter.
-
-    Parameters
-    ----------
-    A, B : Tensor
-        The factors, of the shapes, dtypes and devices that they had.
-    trace : float
-        The trace by both factors before.
-    minimum : float
-        Its infimum over all factors of the same product.
-    attained : bool
-        Whether some factors attain it; those returned come near otherwise. With B = 0, as adapters
-        start, the infimum is 0 and the factors are left alone.
-    change : float
-        The largest change of an entry of the product, relative to its largest entry.
-    """
-
-    A: Tensor
-    B: Tensor
-    trace: float
-    minimum: float
-    attained: bool
-    change: float
-
-    @property
-    def ratio(self) -> float:
-        """The trace over the minimum; infinite where that is 0."""
-        return self.trace / self.minimum if self.minimum else math.inf
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Square roots of what inputs and cotangents contribute, and what they are multiplied by.
-
-    `inputs` has rows ``|c| x`` and `cotangents` rows ``|x| c``; None stands for the identity.
-    """
-
-    inputs: Tensor | None
-    cotangents: Tensor | None
 
 
 def balance_lora(
@@ -131,8 +84,6 @@ def balance_lora(
     (64.25, 8.0, [[2.0, 0.0]])
     """
     if isinstance(A, (str, Path)):
-        from flattest.modules.groups.lora_files import balance_file
-
         for name, value in (("B", B), ("inputs", inputs), ("cotangents", cotangents)):
             if value is not None:
                 raise TypeError(f"{name} must be left out when A is a file.")
@@ -155,9 +106,9 @@ def balance_lora(
     return balance_factors(first, second, _moments(first, second, inputs, cotangents))
 
 
-def _moments(A: Tensor, B: Tensor, inputs: Any, cotangents: Any) -> _Moments:
+def _moments(A: Tensor, B: Tensor, inputs: Any, cotangents: Any) -> Moments:
     if inputs is None and cotangents is None:
-        return _Moments(None, None)
+        return Moments(None, None)
     if inputs is None or cotangents is None:
         missing = "inputs" if inputs is None else "cotangents"
         raise TypeError(f"{missing} is missing: give inputs and cotangents, or neither.")
@@ -170,47 +121,7 @@ def _moments(A: Tensor, B: Tensor, inputs: Any, cotangents: Any) -> _Moments:
             raise ValueError(f"{name} has {values.shape[1]} columns, but {of} has {width} {side}.")
     if len(x) != len(c):
         raise ValueError(f"cotangents has {len(c)} rows, but inputs has {len(x)}.")
-    return _Moments(
+    return Moments(
         torch.linalg.vector_norm(c, dim=1, keepdim=True) * x,
         torch.linalg.vector_norm(x, dim=1, keepdim=True) * c,
     )
-
-
-def balance_factors(
-    A: Float[Tensor, "r d"], B: Float[Tensor, "m r"], moments: _Moments | None = None
-) -> LoraBalance:
-    """Balance two factors.
-
-    Parameters
-    ----------
-    A : Tensor of shape (r, d)
-        The first.
-    B : Tensor of shape (m, r)
-        The second.
-    moments : _Moments, optional
-        Of inputs and cotangents; isotropic by default.
-
-    Returns
-    -------
-    LoraBalance
-        The balanced factors.
-    """
-    moments = moments or _Moments(None, None)
-    first, second = A.double(), B.double()
-    of_A = second if moments.cotangents is None else moments.cotangents @ second
-    of_B = first.T if moments.inputs is None else moments.inputs @ first.T
-    trace = float(of_A.square().sum() + of_B.square().sum())
-    found = minimise_pair(of_A, of_B)
-    # An infimum is only approached, so that a second time there would always be a little to gain.
-    worthwhile = 1 - 1e-12 if found.attained else 0.99
-    if found.at_matrix >= trace * worthwhile:
-        return LoraBalance(A, B, trace, found.value, found.attained, 0.0)
-    balanced = (found.matrix @ first).to(A.dtype), (second @ found.inverse_transposed.T).to(B.dtype)
-    before, after = second @ first, balanced[1].double() @ balanced[0].double()
-    change = float((after - before).abs().max() / before.abs().max())
-    if not change <= _ROUNDINGS * torch.finfo(A.dtype).eps:
-        raise ValueError(
-            f"Balancing A and B would change their product by {change:.1g}, more than the rounding "
-            f"of {A.dtype}; their gradients are too nearly singular. Convert both to float64."
-        )
-    return LoraBalance(*balanced, trace, found.value, found.attained, change)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flattest.errors import FlattestError
 from flattest.files import write_file
-from flattest.modules.groups.lora import LoraBalance, balance_factors
+from flattest.modules.groups.lora_factors import LoraBalance, balance_factors
 
 _NAME = re.compile(r"^(?P<layer>.+)\.lora_(?P<table>embedding_)?(?P<side>[AB])(?P<rest>\..+)?$")
 
