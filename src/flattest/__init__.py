@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from flattest.measuring import balance, measure, rescale, sharpen
     from flattest.modules.groups.lora import balance_lora
     from flattest.modules.groups.lora_factors import LoraBalance
+    from flattest.modules.symmetry.finding import symmetries
+    from flattest.modules.symmetry.result import Symmetries
     from flattest.regression import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
@@ -37,6 +39,8 @@ _HOMES = {
     "measuring": ("balance", "measure", "rescale", "sharpen"),
     "modules.groups.lora": ("balance_lora",),
     "modules.groups.lora_factors": ("LoraBalance",),
+    "modules.symmetry.finding": ("symmetries",),
+    "modules.symmetry.result": ("Symmetries",),
     "regression": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
@@ -61,6 +65,7 @@ __all__ = [
     "PathDisplay",
     "PerNeuron",
     "Status",
+    "Symmetries",
     "TableEncoder",
     "TwoLayerFlatness",
     "TwoLayerNet",
@@ -78,6 +83,7 @@ __all__ = [
     "rescale",
     "sharpen",
     "split",
+    "symmetries",
 ]
 
 

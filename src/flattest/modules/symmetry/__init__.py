@@ -1,0 +1,10 @@
+"""The symmetries of any module: scales of its channels, and matrices between linear factors.
+
+`finding` is the way through: `tracing` turns the module into a graph of elementary operations,
+`propagation` walks it with a label for every entry of every tensor (`labels`), by the table of
+`rules`. What the rules demand of the channels' log scales is collected and solved by `equations`.
+`parameters` notes how each entry of a parameter scales, which becomes a `scaled_tensor`;
+`linear_pairs` finds the factors between which matrices move, each a `linear_group`. `batch_norm`
+folds normalisation into what comes before. `result` holds what was found, `transforming` applies it
+to a copy of the module, and `checking` compares the outputs.
+"""

@@ -1,0 +1,201 @@
+"""The check on real data: random symmetries, and outputs that must not change."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flattest.modules.data import Batch
+from flattest.modules.outputs import Output, select
+from flattest.modules.symmetry.linear_group import LinearGroup
+from flattest.modules.symmetry.scaled_tensor import ScaledTensor
+from flattest.modules.symmetry.transforming import random_matrix, transform
+from flattest.modules.trees import map_leaves
+
+TOLERANCE = 1e-10
+"""The largest change of an output, relative to the largest output."""
+
+
+class _Float64(TorchDispatchMode):
+    """Let modules that convert to float32 inside convert to float64 instead."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("dtype") in (torch.float32, torch.float16, torch.bfloat16):
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)
+
+
+class Comparison:
+    """A float64 copy of a module on a batch, whose outputs are compared after transformations."""
+
+    def __init__(self, module: nn.Module, batch: Batch, output: Output) -> None:
+        self.module = copy.deepcopy(module).double().requires_grad_(False)
+        self._batch, self._output = batch, output
+        self._original = {name: p.clone() for name, p in self.module.named_parameters()}
+        self._expected = self._outputs()
+        if not self._expected.any():
+            # Outputs that are zero throughout would show nothing: symmetries hold for any weights.
+            self._perturb()
+            self._expected = self._outputs()
+
+    def change(
+        self,
+        tensors: Sequence[ScaledTensor],
+        groups: Sequence[LinearGroup],
+        z: np.ndarray,
+        matrices: dict[int, Tensor] | None = None,
+        shifts: dict[int, Tensor] | None = None,
+    ) -> float:
+        """Return the largest change of an output, relative to the largest output."""
+        transform(self.module, tensors, groups, z, matrices or {}, shifts or {})
+        try:
+            return self.difference()
+        finally:
+            for name, parameter in self.module.named_parameters():
+                parameter.copy_(self._original[name])
+
+    def _perturb(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in self.module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.1 * noise.to(parameter.device))
+            self._original[name] = parameter.clone()
+
+    def difference(self) -> float:
+        """Return the largest change of an output of the module as it is now."""
+        found = self._outputs()
+        if not len(self._expected):
+            return 0.0
+        largest = float(self._expected.abs().max()) or 1.0
+        changed = float((found - self._expected).abs().max()) / largest
+        return changed if np.isfinite(changed) else float("inf")
+
+    def _outputs(self) -> Tensor:
+        args, kwargs = map_leaves(_double, self._batch.inputs())
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _Float64():
+            return select(self.module(*args, **kwargs), self._output).double().flatten()
+
+
+def check(
+    module: nn.Module,
+    batch: Batch,
+    output: Output,
+    tensors: Sequence[ScaledTensor],
+    groups: Sequence[LinearGroup],
+    random_state: int = 0,
+) -> float:
+    """Apply random scales and matrices to a copy of a module, and compare its outputs.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module without wrapper.
+    batch : Batch
+        Real data.
+    output : str, int, callable or None
+        Where the logits are.
+    tensors : sequence of ScaledTensor
+        The scales.
+    groups : sequence of LinearGroup
+        The linear groups.
+    random_state : int
+        The seed of what is drawn.
+
+    Returns
+    -------
+    float
+        The largest change of an output, relative to the largest output.
+
+    Raises
+    ------
+    ValueError
+        If it is above 1e-10; the message names the tensors whose change is to blame.
+    """
+    n_scales = tensors[0].channels.shape[1] if tensors else 0
+    if not n_scales and not groups:
+        return 0.0
+    comparison = Comparison(module, batch, output)
+    rng = np.random.default_rng(random_state)
+    z = 0.7 * rng.standard_normal(n_scales)
+    changed = comparison.change(tensors, groups, z)
+    if changed > TOLERANCE:
+        _refuse(comparison, changed, _moved(comparison, tensors, z))
+    matrices = {number: random_matrix(group, rng) for number, group in enumerate(groups)}
+    shifts = {
+        number: torch.from_numpy(0.5 * rng.standard_normal(group.size))
+        for number, group in enumerate(groups)
+        if group.translation is not None
+    }
+    if groups:
+        moved = comparison.change(tensors, groups, np.zeros(n_scales), matrices, shifts)
+        if moved > TOLERANCE:
+            names = _transformed(comparison, tensors, groups, matrices, shifts, n_scales)
+            _refuse(comparison, moved, names)
+        changed = max(changed, moved)
+    return changed
+
+
+def _refuse(comparison: Comparison, changed: float, names: str) -> None:
+    if comparison.difference() > TOLERANCE:
+        raise ValueError(
+            "The model's outputs differ between two calls on the same data, so that no symmetry "
+            "can be checked; call model.eval(), and take out what is random."
+        )
+    raise ValueError(
+        f"A symmetry that was found does not hold on these data: {names} changes the outputs by "
+        f"{changed:.1e} of the largest one. The model's operations depend on its inputs; take "
+        "the example from these data, with the same shapes."
+    )
+
+
+def _moved(comparison: Comparison, tensors: Sequence[ScaledTensor], z: np.ndarray) -> str:
+    """Halve the scales until one is left that changes the outputs, and say what it moves."""
+    suspects = np.arange(len(z))
+    while len(suspects) > 1:
+        half = suspects[: len(suspects) // 2]
+        part = np.zeros_like(z)
+        part[half] = z[half]
+        guilty = comparison.change(tensors, (), part) > TOLERANCE
+        suspects = half if guilty else suspects[len(suspects) // 2 :]
+    part = np.zeros_like(z)
+    part[suspects] = 1.0
+    names = [tensor.name for tensor in tensors if tensor.log_scales(part).any()]
+    return f"rescaling {' with '.join(names)}"
+
+
+def _transformed(
+    comparison: Comparison,
+    tensors: Sequence[ScaledTensor],
+    groups: Sequence[LinearGroup],
+    matrices: dict[int, Tensor],
+    shifts: dict[int, Tensor],
+    n_scales: int,
+) -> str:
+    """Find the group that changes the outputs."""
+    for number, group in enumerate(groups):
+        one = {k: v for k, v in matrices.items() if k == number}
+        shift = {k: v for k, v in shifts.items() if k == number}
+        if comparison.change(tensors, groups, np.zeros(n_scales), one, shift) > TOLERANCE:
+            names = dict.fromkeys(f.name for f in (*group.forward, *group.backward))
+            return f"transforming {' with '.join(names)}"
+    return "transforming several groups at once"
+
+
+def _double(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor) and leaf.is_floating_point():
+        return leaf.double()
+    return leaf

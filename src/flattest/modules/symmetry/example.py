@@ -1,0 +1,49 @@
+"""Example inputs of a module, in whatever form it is called, as a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from flattest.modules.data import Batch, convert, count_samples
+from flattest.modules.parameters import kind_of
+from flattest.validation import Argument
+
+
+def read_example(module: nn.Module, example: Any, name: str) -> Batch:
+    """Turn what a module is called with into a batch.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module without wrapper.
+    example : Tensor, array_like, tuple, list or dict
+        One argument, several in a tuple, or named ones in a dictionary.
+    name : str
+        What to call it in messages.
+
+    Returns
+    -------
+    Batch
+        The arguments, on the module's device and of its dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it holds no tensor, or values that cannot be used.
+    """
+    argument = Argument(name)
+    array = isinstance(example, (Tensor, Mapping, tuple, list)) or hasattr(example, "__array__")
+    if not array and isinstance(example, Iterable) and not isinstance(example, (str, bytes)):
+        raise TypeError(
+            f"{name} is a {type(example).__name__}; give the arguments of one call of the model: "
+            "a tensor, a tuple of them, or a dictionary."
+        )
+    values = convert(example, argument, kind_of(module))
+    n_samples = count_samples(values, argument)
+    if isinstance(values, dict):
+        return Batch((), values, None, n_samples)
+    args = values if isinstance(values, tuple) else (values,)
+    return Batch(tuple(args), {}, None, n_samples)

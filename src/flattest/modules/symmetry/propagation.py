@@ -1,0 +1,207 @@
+"""The walk over a module's graph: constants are computed, everything else gets labels."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_map
+
+from flattest.modules.symmetry.elementwise import freezes
+from flattest.modules.symmetry.equations import Equations
+from flattest.modules.symmetry.labels import frozen
+from flattest.modules.symmetry.parameters import Forms, Raw
+from flattest.modules.symmetry.rules import GENERIC, RULES, Rule
+from flattest.modules.symmetry.tracing import Trace
+from flattest.modules.symmetry.walk import Constant, Step, Walk
+
+_RANDOM = torch.Tag.nondeterministic_seeded
+
+
+@dataclass
+class Propagation:
+    """What a walk found.
+
+    Parameters
+    ----------
+    walk : Walk
+        Equations and forms of parameters.
+    unknown : dict of str to int
+        Operations without a rule, and how often they occur.
+    values : dict of node to value
+        The label, constant or view that each node of the graph has.
+    places : dict of node to str
+        After which layer each node is.
+    """
+
+    walk: Walk
+    unknown: dict[str, int] = field(default_factory=dict)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    places: dict[fx.Node, str] = field(default_factory=dict)
+
+
+def propagate(trace: Trace, trainable: set[str]) -> Propagation:
+    """Walk the graph from its inputs to its outputs, which are frozen.
+
+    Parameters
+    ----------
+    trace : Trace
+        The graph.
+    trainable : set of str
+        The parameters that may scale; the others are constants.
+
+    Returns
+    -------
+    Propagation
+        All that the operations demand.
+    """
+    shapes = {name: tuple(p.shape) for name, p in trace.parameters.items() if name in trainable}
+    equations = Equations()
+    found = Propagation(Walk(equations, Forms(equations, shapes)))
+    needed = _needed(trace.graph.graph)
+    given = _placeholders(trace, trainable)
+    for node in trace.graph.graph.nodes:
+        if node.op == "placeholder":
+            value, place = given.pop(0)
+            shape = _shapes(node)
+            if value is None:
+                value = frozen(shape[0]) if shape else frozen(())
+            found.values[node], found.places[node] = value, place
+        elif node not in needed:
+            continue
+        elif node.op == "get_attr":
+            found.values[node] = Constant(_attribute(trace.graph, str(node.target)))
+            found.places[node] = ""
+        elif node.op == "call_function":
+            found.places[node] = _place(node, found)
+            found.values[node] = _called(node, found, trace.functional)
+        elif node.op == "output":
+            outputs = tree_map(
+                lambda entry: found.values[entry] if isinstance(entry, fx.Node) else entry,
+                node.args[0],
+            )
+            found.walk.freeze(outputs, "the outputs")
+    return found
+
+
+def _placeholders(trace: Trace, trainable: set[str]) -> list[tuple[Any, str]]:
+    """Return value and layer for every placeholder in order; None for what are data."""
+    given: list[tuple[Any, str]] = []
+    for name, parameter in trace.parameters.items():
+        layer = name.rpartition(".")[0]
+        if name in trainable:
+            given.append((Raw(name, torch.empty(parameter.shape, device="meta")), layer or name))
+        else:
+            given.append((Constant(parameter.detach(), True), layer or name))
+    for buffer in trace.buffers.values():
+        given.append((Constant(buffer.detach(), buffer.is_floating_point()), ""))
+    count = sum(node.op == "placeholder" for node in trace.graph.graph.nodes)
+    return given + [(None, "")] * (count - len(given))
+
+
+def _called(node: fx.Node, found: Propagation, functional: bool) -> Any:
+    """Return what an operation makes of its arguments' labels."""
+    args, kwargs = tree_map(
+        lambda entry: found.values[entry] if isinstance(entry, fx.Node) else entry,
+        (node.args, node.kwargs),
+        is_leaf=lambda entry: isinstance(entry, fx.Node),
+    )
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    target: Any = node.target
+    leaves: list[Any] = []
+    tree_map(leaves.append, (list(args), kwargs), is_leaf=lambda entry: _is_value(entry))
+    values = [leaf for leaf in leaves if _is_value(leaf)]
+    name = _name(target)
+    random = _RANDOM in getattr(target, "tags", ())
+    mutable = getattr(getattr(target, "_schema", None), "is_mutable", False)
+    if all(isinstance(value, Constant) for value in values) and not random and functional:
+        return _folded(target, args, kwargs, name, values)
+    rule = RULES.get(name)
+    step = _step(node, found, rule, name)
+    if random and not values:
+        return found.walk.frozen_results(step)
+    if rule is None or mutable:
+        found.unknown[name] = found.unknown.get(name, 0) + 1
+        rule = Rule(freezes, f"{name}, which has no rule,")
+    step = _step(node, found, rule, name)
+    if step.discrete and rule.apply is freezes:
+        found.walk.freeze(values, step.reason)
+        return found.walk.frozen_results(step)
+    if values and all(isinstance(value, Constant) for value in values):
+        return found.walk.frozen_results(step)
+    return rule.apply(found.walk, step, *args, **kwargs)
+
+
+def _folded(target: Any, args: Any, kwargs: Any, name: str, values: list[Constant]) -> Any:
+    """Compute what depends on constants only."""
+    plain = tree_map(
+        lambda entry: entry.value if isinstance(entry, Constant) else entry,
+        (args, kwargs),
+        is_leaf=lambda entry: isinstance(entry, Constant),
+    )
+    with torch.no_grad():
+        result = target(*plain[0], **plain[1])
+    generic = name in GENERIC or any(value.generic for value in values)
+    return tree_map(
+        lambda entry: Constant(entry, generic) if isinstance(entry, Tensor) else entry, result
+    )
+
+
+def _is_value(entry: Any) -> bool:
+    return isinstance(entry, (Constant, Raw, Tensor))
+
+
+def _name(target: Any) -> str:
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return str(getattr(target, "__name__", target))
+    space, _, name = str(schema.name).partition("::")
+    short = name.removesuffix("_copy") if name not in RULES else name
+    return short if space == "aten" else f"{space}::{name}"
+
+
+def _step(node: fx.Node, found: Propagation, rule: Rule | None, name: str) -> Step:
+    value = node.meta.get("val")
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    discrete = isinstance(first, Tensor) and not (first.is_floating_point() or first.is_complex())
+    title = rule.title if rule else name
+    return Step(node.target, title, found.places[node], _shapes(node), discrete)
+
+
+def _shapes(node: fx.Node) -> tuple[tuple[int, ...], ...]:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return tuple(tuple(entry.shape) if isinstance(entry, Tensor) else () for entry in values)
+
+
+def _place(node: fx.Node, found: Propagation) -> str:
+    """Say which layer a node belongs to, or after which it comes."""
+    own = [arg for arg in node.all_input_nodes if isinstance(found.values.get(arg), Raw)]
+    if own:
+        return found.places[own[0]]
+    for argument in node.all_input_nodes:
+        if found.places.get(argument):
+            return found.places[argument]
+    return ""
+
+
+def _needed(graph: fx.Graph) -> set[fx.Node]:
+    """Return the nodes from which the outputs can be reached."""
+    needed: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "output" or node in needed:
+            needed.add(node)
+            needed.update(node.all_input_nodes)
+    return needed
+
+
+def _attribute(module: fx.GraphModule, path: str) -> Tensor:
+    value: Any = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, Tensor)
+    return value.detach()
