@@ -953,3 +953,10 @@ class TestAwkwardButValid:
         assert few.shape == (N,)
         for targets in (np.ones(N), np.zeros(N)):
             np.testing.assert_allclose(model.fit(X, targets).predict(X), targets, atol=1e-12)
+
+
+def test_what_is_no_flatness_cannot_be_merged() -> None:
+    line = torch.nn.Linear(D, 1).double()
+    part = ft.measure(line, X, Y)
+    with pytest.raises(TypeError, match=r"parts\[1\] is of type int; only the Flatness of"):
+        ft.Flatness.merge([part, 3])  # type: ignore[list-item]

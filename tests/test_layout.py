@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent / "src" / PACKAGE
 LAYERS = [
     "_version",
     "errors",
+    "references",
     "wording",
     "threads",
     "progress",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -84,6 +84,12 @@ class LayerFlatness(NamedTuple):
         Whether no output depends on it.
     frozen : bool
         Whether the caller's model has it without gradient.
+    relative_flatness : float
+        For the weight W of a linear layer or a convolution, with one row per output, the sum over
+        pairs of rows of ``<w_s, w_t> tr G_st`` with the blocks ``G_st`` of the Gauss-Newton matrix
+        (Petzka et al. 2021). Scaling a layer up and the next one down leaves it alone, and so does
+        scaling single rows, but what that does to the next layer's columns changes that of the next
+        layer. NaN for other tensors, and unless it was asked for.
 
     Examples
     --------
@@ -105,6 +111,7 @@ class LayerFlatness(NamedTuple):
     adaptive: float = math.nan
     unused: bool = False
     frozen: bool = False
+    relative_flatness: float = math.nan
 
 
 class Row(NamedTuple):
@@ -151,6 +158,22 @@ class Flatness:
         Tsuzuku et al. 2020). Rescaling neurons of ReLU networks leaves it alone.
     n_left_out : int
         The number of the model's parameters that the trace does not run over.
+    fisher_rao : float
+        The Fisher-Rao norm ``theta^T G theta``, with the expectation over the model's own labels
+        (Liang et al. 2019). No rescaling changes it. NaN unless it was asked for.
+    largest_eigenvalue : float
+        That of the Hessian or of the Gauss-Newton matrix, as asked for; its `provenance` says of
+        which. Rescaling changes it.
+    loss_name : str
+        The loss.
+    normaliser : float
+        What the loss's sum over samples was divided by: the number of samples, the sum of their
+        class weights; 1 for a sum, NaN for a function, which does not tell. Parts of a data set are
+        merged by it.
+    summed : bool
+        Whether the loss is a sum, which is divided by nothing.
+    partial : bool
+        Whether the measurement was interrupted, so that these are the figures of its first samples.
     diagonals : mapping of str to Tensor, or None
         What `diagonal` returns.
 
@@ -162,6 +185,12 @@ class Flatness:
     ----------
     J. Kwon, J. Kim, H. Park, I. Choi, "ASAM: Adaptive Sharpness-Aware Minimization for
     Scale-Invariant Learning of Deep Neural Networks", ICML 2021.
+
+    T. Liang, T. Poggio, A. Rakhlin, J. Stokes, "Fisher-Rao Metric, Geometry, and Complexity of
+    Neural Networks", AISTATS 2019.
+
+    H. Petzka, M. Kamp, L. Adilova, C. Sminchisescu, M. Boley, "Relative Flatness and
+    Generalization", NeurIPS 2021.
 
     Y. Tsuzuku, I. Sato, M. Sugiyama, "Normalized Flat Minima: Exploring Scale Invariant Definition
     of Flat Minima for Neural Networks Using PAC-Bayesian Analysis", ICML 2020.
@@ -188,6 +217,12 @@ class Flatness:
     version: str = __version__
     adaptive: float = math.nan
     n_left_out: int = 0
+    fisher_rao: float = math.nan
+    largest_eigenvalue: float = math.nan
+    loss_name: str = ""
+    normaliser: float = math.nan
+    summed: bool = False
+    partial: bool = False
     diagonals: Mapping[str, Tensor] | None = field(default=None, compare=False)
 
     # The figures in the order of the table: name, label, indentation.
@@ -197,6 +232,8 @@ class Flatness:
         ("residual", "residual part", 1),
         ("orbit_minimum", "orbit minimum", 0),
         ("adaptive", "adaptive flatness", 0),
+        ("fisher_rao", "Fisher-Rao norm", 0),
+        ("largest_eigenvalue", "largest eigenvalue", 0),
         ("loss", "loss", 0),
     )
 
@@ -275,6 +312,82 @@ class Flatness:
         write_file(Path(path), text)
         return None
 
+    @staticmethod
+    def merge(parts: Iterable[Flatness], *, weights: Sequence[float] | None = None) -> Flatness:
+        r"""Join the measurements of parts of a data set, made one after another or in parallel.
+
+        With the normalisers ``N_k`` of the loss on the parts (the numbers of samples, for a mean),
+        every figure that is a mean over samples becomes :math:`\sum_k N_k v_k / \sum_k N_k`, and
+        its standard error the root of :math:`\sum_k (N_k e_k)^2` over the same. The result is that
+        of one measurement of all the data.
+
+        Parameters
+        ----------
+        parts : iterable of Flatness
+            Measurements of one model, with one loss and one choice of parameters, on different
+            samples. Where columns or probes are drawn, give each a `random_state` of its own:
+            errors that were drawn alike do not average out as the standard error says.
+        weights : sequence of float, optional
+            What to multiply the figures of each part with. By default ``N_k / sum N``, or 1 for a
+            loss that is a sum; to be given for losses that are functions, whose normaliser is not
+            known: for a mean over tokens, each part's share of the tokens.
+
+        Returns
+        -------
+        Flatness
+            The figures of all samples together. The largest eigenvalue is left out, since those of
+            parts do not say what it is; the diagonal is there if all parts have it.
+
+        Raises
+        ------
+        TypeError
+            If a part is no `Flatness`, or that of a two-layer network, whose orbit minimum and
+            bounds are no means over samples: measure these in one call, on an iterable of batches.
+        ValueError
+            If there is no part, the parts are of different models, losses or parameters, or the
+            normaliser of the loss is not known.
+
+        Examples
+        --------
+        >>> import torch, flattest as ft
+        >>> line = torch.nn.Linear(1, 1, bias=False).double()
+        >>> parts = [ft.measure(line, [[1.0], [3.0]], [0.0, 0.0]), ft.measure(line, [[2.0]], [1.0])]
+        >>> whole = ft.Flatness.merge(parts)
+        >>> whole.n_samples, round(whole.trace, 12)  # 2 (1 + 9 + 4) / 3
+        (3, 9.333333333333)
+        """
+        found = list(parts)
+        _refuse_what_differs(found)
+        first = found[0]
+        sizes = [part.normaliser for part in found]
+        weights = _weights(found) if weights is None else _checked_weights(weights, len(found))
+        provenance = {
+            name: _merged_provenance([part.provenance.get(name) for part in found], weights)
+            for name in first.provenance
+        }
+        if not math.isnan(first.largest_eigenvalue):
+            why = "not measured: those of parts do not say what it is"
+            provenance["largest_eigenvalue"] = NOT_MEASURED._replace(why=why)
+        means: dict[str, Any] = {
+            name: _mean([getattr(part, name) for part in found], weights) for name in _MEANS
+        }
+        return replace(
+            first,
+            **means,
+            n_samples=sum(part.n_samples for part in found),
+            layers=tuple(
+                _merged_layer(list(entries), weights)
+                for entries in zip(*(part.layers for part in found), strict=True)
+            ),
+            provenance=provenance,
+            device=" and ".join(dict.fromkeys(part.device for part in found)),
+            version=__version__,
+            largest_eigenvalue=math.nan,
+            normaliser=1.0 if first.summed else math.fsum(sizes),
+            partial=any(part.partial for part in found),
+            diagonals=_merged_diagonals(found, weights),
+        )
+
     def rows(self) -> list[Row]:
         """List the figures as they are shown: in the terminal, in notebooks and by ``print``.
 
@@ -307,8 +420,9 @@ class Flatness:
     def _scope(self) -> str:
         """Say in a line what was measured, for below the table."""
         left_out = f" ({self.n_left_out:,} more left out)" if self.n_left_out else ""
+        so_far = " before it was interrupted" if self.partial else ""
         return (
-            f"{count(self.n_samples, 'sample')}, {count(self.n_parameters, 'parameter')}"
+            f"{count(self.n_samples, 'sample')}{so_far}, {count(self.n_parameters, 'parameter')}"
             f"{left_out}, {self.dtype} on {self.device}"
         )
 
@@ -353,6 +467,117 @@ class Flatness:
             name: plain(entry._asdict()) for name, entry in self.provenance.items()
         }
         return values
+
+
+_MEANS = ("loss", "trace", "gauss_newton", "residual", "adaptive", "fisher_rao")
+_LAYER_MEANS = ("trace", "gauss_newton", "residual", "adaptive", "relative_flatness")
+_SAME_WEIGHTS = 1e-5  # of a tensor's squared norm, up to which two devices' sums may differ
+
+
+def _refuse_what_differs(parts: list[Flatness]) -> None:
+    """Refuse measurements that are not of parts of one data set."""
+    if not parts:
+        raise ValueError("parts must hold at least one Flatness.")
+    for position, part in enumerate(parts):
+        if type(part) is not Flatness:
+            raise TypeError(
+                f"parts[{position}] is of type {type(part).__name__}; only the Flatness of a "
+                "module can be merged, so measure the network in one call, on all batches."
+            )
+        for name, what in _ALIKE.items():
+            one, other = getattr(parts[0], name), getattr(part, name)
+            if one != other:
+                raise ValueError(
+                    f"parts[{position}] has {what} {other}, but parts[0] has {one}; "
+                    "merge measurements of one model with one loss."
+                )
+        if [(x.name, x.shape) for x in part.layers] != [(x.name, x.shape) for x in parts[0].layers]:
+            raise ValueError(
+                f"parts[{position}] is of other parameters than parts[0]; "
+                "merge measurements of one model, with the same parameters."
+            )
+        for mine, theirs in zip(parts[0].layers, part.layers, strict=True):
+            if not math.isclose(mine.squared_norm, theirs.squared_norm, rel_tol=_SAME_WEIGHTS):
+                raise ValueError(
+                    f"parts[{position}] was measured with another {mine.name} than parts[0]: its "
+                    f"squared norm is {theirs.squared_norm:g}, not {mine.squared_norm:g}."
+                )
+
+
+def _weights(parts: list[Flatness]) -> list[float]:
+    if parts[0].summed:
+        return [1.0] * len(parts)
+    sizes = [part.normaliser for part in parts]
+    if any(math.isnan(size) for size in sizes):
+        raise ValueError(
+            f"What the loss {parts[0].loss_name} is divided by is not known; give weights=, such "
+            "as each part's share of the samples, or the loss by name or as a torch.nn loss."
+        )
+    return [size / math.fsum(sizes) for size in sizes]
+
+
+def _checked_weights(weights: Sequence[float], n_parts: int) -> list[float]:
+    checked = [float(weight) for weight in weights]
+    if len(checked) != n_parts or not all(0 <= weight < math.inf for weight in checked):
+        raise ValueError(f"weights must be {n_parts} numbers of at least 0, one for each part.")
+    return checked
+
+
+_ALIKE = {
+    "loss_name": "the loss",
+    "summed": "summed",
+    "dtype": "the dtype",
+    "n_parameters": "the number of parameters",
+}
+"""What merged measurements have in common, and what it is called."""
+
+
+def _mean(values: list[float], weights: list[float]) -> float:
+    return math.fsum(w * v for w, v in zip(weights, values, strict=True))
+
+
+def _in_quadrature(
+    entries: Sequence[Provenance | LayerFlatness], weights: list[float]
+) -> float | None:
+    """Return the standard error of a weighted sum; None where all is exact, or one is unknown."""
+    if any(not entry.exact and entry.standard_error is None for entry in entries):
+        return None
+    errors = [entry.standard_error or 0.0 for entry in entries]
+    total = math.hypot(*(w * e for w, e in zip(weights, errors, strict=True)))
+    return None if all(entry.exact for entry in entries) else total
+
+
+def _merged_provenance(entries: list[Provenance | None], weights: list[float]) -> Provenance:
+    known = [NOT_MEASURED if entry is None else entry for entry in entries]
+    return Provenance(
+        exact=all(entry.exact for entry in known),
+        why="; ".join(dict.fromkeys(entry.why for entry in known)),
+        standard_error=_in_quadrature(known, weights),
+    )
+
+
+def _merged_layer(entries: list[LayerFlatness], weights: list[float]) -> LayerFlatness:
+    means: dict[str, Any] = {
+        name: _mean([getattr(entry, name) for entry in entries], weights) for name in _LAYER_MEANS
+    }
+    return entries[0]._replace(
+        **means,
+        exact=all(entry.exact for entry in entries),
+        standard_error=_in_quadrature(entries, weights),
+        unused=all(entry.unused for entry in entries),
+    )
+
+
+def _merged_diagonals(parts: list[Flatness], weights: list[float]) -> dict[str, Tensor] | None:
+    """Add the diagonals up on the device of the first, if all parts have theirs."""
+    known = [part.diagonals for part in parts if part.diagonals is not None]
+    if len(known) < len(parts):
+        return None
+    merged = {name: weights[0] * values for name, values in known[0].items()}
+    for weight, diagonals in zip(weights[1:], known[1:], strict=True):
+        for name, values in diagonals.items():
+            merged[name] += weight * values.to(merged[name].device)
+    return merged
 
 
 def plain(value: Any) -> Any:

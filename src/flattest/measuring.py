@@ -34,10 +34,14 @@ def measure(
     output: Any = ...,
     parameters: Any = ...,
     batch_size: int | None = ...,
+    memory: int | str | None = ...,
     mode: str = ...,
     rtol: float | int = ...,
     residual: str = ...,
+    panel: bool = ...,
+    largest_eigenvalue: str | None = ...,
     random_state: Any = ...,
+    verbose: bool | int = ...,
 ) -> Flatness: ...
 
 
@@ -50,10 +54,14 @@ def measure(
     output: Any = None,
     parameters: Any = None,
     batch_size: int | None = None,
+    memory: int | str | None = None,
     mode: str = "auto",
     rtol: float | int = 0.01,
     residual: str = "auto",
+    panel: bool = False,
+    largest_eigenvalue: str | None = None,
     random_state: Any = None,
+    verbose: bool | int = False,
     chunk_size: int | None = None,
 ) -> Flatness:
     r"""Measure the flatness of a network on data: exactly, or with a standard error.
@@ -100,6 +108,9 @@ def measure(
     batch_size : int, optional
         Samples worked on together, to bound the memory. By default as many as fit into about 100
         MB.
+    memory : int or str, optional
+        In place of `batch_size`: what the work may hold beside the model, the data and the
+        diagonal, as a number of bytes or ``"2 GiB"``. What a few samples take is measured first.
     mode : {"auto", "exact", "sampled"}
         Whether all columns are taken, or some are drawn. ``"auto"`` draws where there are more than
         100 and drawing is cheaper. What the other would cost is said in the result's `provenance`.
@@ -110,15 +121,25 @@ def measure(
         else by probes with a standard error; all exactly; all by probes; or not at all, and then
         the trace is not known either. ``"auto"`` leaves it out, and says so, where PyTorch lacks a
         second derivative.
+    panel : bool
+        Whether to measure as well: the Fisher-Rao norm, and relative flatness layer by layer.
+    largest_eigenvalue : {"hessian", "gauss_newton"}, optional
+        Of which matrix to find the largest eigenvalue, by Lanczos' method: some twenty passes
+        through the data, which are kept for that.
     random_state : int, numpy.random.Generator or None
         For the draws and probes.
+    verbose : bool
+        Whether to show the progress of what takes more than two seconds, with an estimate of the
+        time left.
     chunk_size : int, optional
         The same as `batch_size` for a two-layer network, in rows.
 
     Returns
     -------
     Flatness
-        The measurements: a `TwoLayerFlatness` for a `TwoLayerNet`.
+        The measurements: a `TwoLayerFlatness` for a `TwoLayerNet`. After Ctrl-C those of the
+        batches until then, or of the first samples of the first batch: `partial` is set, with a
+        warning. A second Ctrl-C interrupts at once.
 
     Raises
     ------
@@ -161,7 +182,13 @@ def measure(
       3 samples, 6 parameters, torch.float64 on cpu
     """
     if isinstance(model, TwoLayerNet):
-        for name, value in (("output", output), ("parameters", parameters)):
+        for name, value in (
+            ("output", output),
+            ("parameters", parameters),
+            ("memory", memory),
+            ("panel", panel or None),
+            ("largest_eigenvalue", largest_eigenvalue),
+        ):
             if value is not None:
                 raise ValueError(f"{name} is not for two-layer networks; leave it out.")
         if batch_size is not None:
@@ -177,10 +204,14 @@ def measure(
         output=output,
         parameters=parameters,
         batch_size=batch_size,
+        memory=memory,
         mode=mode,
         rtol=rtol,
         residual=residual,
+        panel=panel,
+        largest_eigenvalue=largest_eigenvalue,
         random_state=random_state,
+        verbose=verbose,
     )
 
 

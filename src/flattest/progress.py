@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,13 @@ class Bar:
 
 @contextmanager
 def progress_bar(
-    description: str, text: str, *, shown: bool, total: int | None = None, **fields: Any
+    description: str,
+    text: str,
+    *,
+    shown: bool,
+    total: int | None = None,
+    patience: float | int = 0.0,
+    **fields: Any,
 ) -> Iterator[Bar]:
     """Show a bar while the context lasts.
 
@@ -47,6 +54,8 @@ def progress_bar(
         Whether to show anything.
     total : int, optional
         The number of steps, if it is known.
+    patience : float
+        Seconds that pass before it is shown; what is over sooner shows nothing.
     **fields
         The fields of the text, at the start.
 
@@ -80,14 +89,26 @@ def progress_bar(
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total, **fields)
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = progress.add_task(description, total=total, **fields)
+    began = time.monotonic()
 
-        class Shown(Bar):
-            def update(self, **changes: Any) -> None:
-                progress.update(task, **changes)
+    def show() -> None:
+        if not progress.live.is_started and time.monotonic() - began >= patience:
+            progress.start()
 
-            def advance(self, steps: int = 1) -> None:
-                progress.advance(task, steps)
+    class Shown(Bar):
+        def update(self, **changes: Any) -> None:
+            progress.update(task, **changes)
+            show()
 
+        def advance(self, steps: int = 1) -> None:
+            progress.advance(task, steps)
+            show()
+
+    show()
+    try:
         yield Shown()
+    finally:
+        if progress.live.is_started:
+            progress.stop()

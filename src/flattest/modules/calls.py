@@ -19,6 +19,11 @@ from flattest.modules.outputs import Output, replace, select
 from flattest.modules.trees import map_leaves
 from flattest.validation import Argument
 
+_USUAL = (
+    *(RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError, AssertionError),
+)
+"""What a forward pass raises on data that do not fit."""
+
 
 class Call:
     """A module and a batch.
@@ -122,11 +127,12 @@ class Call:
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return self._model(*args, **kwargs)
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
-            text = str(error).strip().splitlines()
+        except _USUAL as error:
+            text = (str(error).strip().splitlines() or ["no message"])[0]
+            if text.startswith("Guard failed"):
+                text += "; export it with dynamic shapes, so that it takes any number of samples"
             raise ValueError(
-                f"The model's forward pass failed on X with {type(error).__name__}: "
-                f"{text[0] if text else 'no message'}"
+                f"The model's forward pass failed on X with {type(error).__name__}: {text}"
             ) from error
 
     def _select(self, returned: Any) -> Tensor:

@@ -60,7 +60,7 @@ def output_hessian(
     >>> type(hessian).__name__, hessian.n_columns
     ('Softmax', 2)
     """
-    product = _products(loss, logits, name)
+    product = products(loss, logits, name)
     generator = torch.Generator().manual_seed(0)
 
     def draw() -> Tensor:
@@ -87,10 +87,38 @@ def output_hessian(
     return Blocks(logits.shape, None, _blocks(product, logits.flatten(1), 1, logits.shape))
 
 
-def _products(
+def products(
     loss: Callable[[Tensor], Tensor], logits: Tensor, name: str
 ) -> Callable[[Tensor], Tensor]:
-    """Return the product of the loss's Hessian with a vector."""
+    """Return the product of the loss's Hessian in the logits with a vector.
+
+    Parameters
+    ----------
+    loss : callable
+        The scalar loss of the logits.
+    logits : Tensor
+        Where.
+    name : str
+        The loss, for messages.
+
+    Returns
+    -------
+    callable
+        From a vector of the logits' shape to one of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If the loss cannot be differentiated twice, or its derivatives are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flattest.modules.curvature import products
+    >>> product = products(lambda z: (z**3).sum(), torch.tensor([2.0]), "cube")
+    >>> product(torch.tensor([1.0]))
+    tensor([12.])
+    """
     leaf = logits.detach().requires_grad_()
     try:
         value = loss(leaf)
@@ -155,7 +183,7 @@ def _softmax_factors(
     found: list[Tensor] = []
     for _ in range(2):
         elsewhere, vector = draw(), draw()
-        answer = _products(loss, elsewhere, name)(vector)
+        answer = products(loss, elsewhere, name)(vector)
         ideal = by_position(_apply_softmax(elsewhere, axis, None, vector), axis)
         shown = by_position(answer, axis)
         factors = (shown * ideal).sum(dim=-1) / (ideal * ideal).sum(dim=-1)

@@ -136,6 +136,30 @@ def read_batches(X: Any, y: Any, kind: Kind) -> Iterator[Batch]:
         yield Batch(args, kwargs, targets, count_samples(inputs, Argument("X")))
 
 
+def is_one_batch(X: Any, y: Any) -> bool:
+    """Tell the data of one batch from an iterable of batches.
+
+    Parameters
+    ----------
+    X, y : object
+        As for :func:`flattest.measure`.
+
+    Returns
+    -------
+    bool
+        Whether it is one batch.
+
+    Examples
+    --------
+    >>> from flattest.modules.data import is_one_batch
+    >>> is_one_batch([[1.0]], None), is_one_batch(iter([]), None)
+    (True, False)
+    """
+    if y is not None or _is_array(X) or isinstance(X, Mapping):
+        return True
+    return isinstance(X, (tuple, list)) and bool(X) and _is_array(X[0])
+
+
 def read_whole_batches(X: Any, y: Any, kind: Kind) -> Iterator[Any]:
     """Yield batches for a loss that takes the model and the batch: on the device, not taken apart.
 
@@ -168,9 +192,7 @@ def read_whole_batches(X: Any, y: Any, kind: Kind) -> Iterator[Any]:
     """
     if y is not None:
         raise TypeError("y must be left out where the loss takes the model and the batch.")
-    single = _is_array(X) or isinstance(X, Mapping)
-    if isinstance(X, (tuple, list)) and X:
-        single = _is_array(X[0])
+    single = is_one_batch(X, None)
     if not single and not isinstance(X, Iterable):
         raise TypeError(f"X must be a batch or an iterable of batches, not {type(X).__name__}.")
     count = 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flattest.modules.data import Kind
 
+_ROWS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -27,6 +28,8 @@ class Measured(NamedTuple):
         The parameter.
     frozen : bool
         Whether the caller's module has it without gradient.
+    one_row_per_output : bool
+        Whether it is the weight of a linear layer or a convolution, with a row for each output.
 
     Examples
     --------
@@ -40,6 +43,7 @@ class Measured(NamedTuple):
     kind: str
     tensor: Tensor
     frozen: bool
+    one_row_per_output: bool = False
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -150,12 +154,15 @@ def choose(model: nn.Module, parameters: Any) -> list[Measured]:
     >>> [entry.name for entry in choose(torch.nn.Linear(2, 1), ["w*"])]
     ['weight']
     """
-    owner = {name: type(module).__name__ for name, module in model.named_modules()}
-    found = [
-        Measured(name, owner.get(name.rpartition(".")[0], ""), tensor, not tensor.requires_grad)
-        for name, tensor in model.named_parameters()
-        if tensor.is_floating_point()
-    ]
+    owners = dict(model.named_modules())
+    found = []
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point():
+            place, _, own_name = name.rpartition(".")
+            owner = owners.get(place)
+            rows = isinstance(owner, _ROWS) and own_name == "weight"
+            frozen = not tensor.requires_grad
+            found.append(Measured(name, type(owner).__name__, tensor, frozen, rows))
     if parameters is None:
         trainable = [entry for entry in found if not entry.frozen]
         if not trainable:

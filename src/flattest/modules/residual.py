@@ -215,7 +215,7 @@ def residual_trace(
         }
         results: dict[str, _Tally] = {}
         if unproven:
-            with _clear_error():
+            with no_second_derivative():
                 tallies = _tallies(outputs, cotangent.detach(), unproven, limit, generator)
                 _probe(tallies, generator, standard_error, n_probes, max_probes)
             results = {name: tally for tally in tallies for name in tally.names}
@@ -348,8 +348,8 @@ def _recurrent_layers_in_parts() -> Iterator[None]:
 
 
 @contextmanager
-def _clear_error() -> Iterator[None]:
-    """Say in a sentence that an operation has no second derivative."""
+def no_second_derivative() -> Iterator[None]:
+    """Say in a sentence that an operation has no second derivative: NotImplementedError."""
     try:
         yield
     except RuntimeError as error:
@@ -357,7 +357,7 @@ def _clear_error() -> Iterator[None]:
             raise
         raise NotImplementedError(
             f"PyTorch has no second derivative of an operation in the model ({error}); replace "
-            "the operation, or leave the residual part out."
+            "the operation, or leave out the residual part and the largest eigenvalue."
         ) from error
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flattest.modules.calls import Call
 from flattest.modules.parameters import Measured
+from flattest.modules.part import Part
 from flattest.modules.residual import ResidualTrace, added, residual_trace
+from flattest.modules.watching import Watch
 
 METHODS = ("auto", "exact", "estimate", "none")
 _MOST_PROBES = 16
@@ -30,6 +31,8 @@ class ResidualPart:
         The standard error at which probing stops, relative to the Gauss-Newton trace.
     rng : numpy.random.Generator
         Draws the probes.
+    watch : Watch
+        Is told what is done.
 
     Attributes
     ----------
@@ -38,63 +41,81 @@ class ResidualPart:
     """
 
     def __init__(
-        self, measured: list[Measured], method: str, rtol: float, rng: np.random.Generator
+        self,
+        measured: list[Measured],
+        method: str,
+        rtol: float,
+        rng: np.random.Generator,
+        watch: Watch,
     ) -> None:
         self._parameters = {entry.name: entry.tensor for entry in measured}
-        self._method, self._rtol, self._rng = method, rtol, rng
+        self._method, self._rtol, self._rng, self._watch = method, rtol, rng, watch
         self._parts: list[ResidualTrace] = []
         self.missing = "not measured, as residual='none'" if method == "none" else None
 
-    def add(
-        self,
-        call: Call,
-        logits: Tensor,
-        evaluate: Callable[[Tensor], Tensor],
-        weight: float,
-        step: int,
-        gauss_newton: float,
-    ) -> None:
+    def add(self, part: Part, gauss_newton: float) -> None:
         """Add a batch.
 
         Parameters
         ----------
-        call : Call
+        part : Part
             The batch.
-        logits : Tensor of shape (n, ...)
-            Its logits, samples first, in float64.
-        evaluate : callable
-            The loss of such logits.
-        weight : float
-            How much the batch counts.
-        step : int
-            Samples worked on together.
         gauss_newton : float
-            The Gauss-Newton trace of the batch.
+            Its Gauss-Newton trace.
         """
         if self.missing is not None:
             return
-        leaf = logits.detach().requires_grad_()
-        with torch.enable_grad():
-            (slopes,) = torch.autograd.grad(weight * evaluate(leaf), leaf)
-        wanted = self._rtol * gauss_newton * (step / call.n_samples) ** 0.5
-        for start in range(0, call.n_samples, step):
-            part = slice(start, min(start + step, call.n_samples))
-
-            def linearised(part: slice = part) -> tuple[Tensor, Tensor]:
-                outputs, _ = call.outputs(part)
-                return outputs, slopes[part].to(outputs.dtype)
-
+        slopes = self._slopes(part)
+        wanted = self._rtol * gauss_newton * (part.step / part.call.n_samples) ** 0.5
+        for start in range(0, part.call.n_samples, part.step):
+            chosen = slice(start, min(start + part.step, part.call.n_samples))
             try:
-                self._parts.append(self._trace(linearised, wanted))
+                self._parts.append(self._trace(part, slopes, chosen, wanted))
             except NotImplementedError as error:
                 if self._method != "auto":
                     raise
                 self.missing = f"not measured: {error}"
                 return
+            self._watch.tick(chosen.stop - start)
 
-    def _trace(
-        self, linearised: Callable[[], tuple[Tensor, Tensor]], wanted: float
-    ) -> ResidualTrace:
+    def attempt(self, part: Part, samples: slice) -> None:
+        """Do what `add` does for some samples, and forget it.
+
+        Parameters
+        ----------
+        part : Part
+            The batch.
+        samples : slice
+            Which samples.
+        """
+        if self.missing is None:
+            with contextlib.suppress(NotImplementedError):
+                self._trace(part, self._slopes(part), samples, 0.0)
+
+    def interrupt(self) -> None:
+        """Note that the residual part is not that of all samples."""
+        if self.missing is None:
+            self.missing = "not measured, as the measurement was interrupted before"
+
+    def state(self) -> tuple[int, str | None]:
+        """Return what `restore` takes to forget what is added from now on."""
+        return len(self._parts), self.missing
+
+    def restore(self, state: tuple[int, str | None]) -> None:
+        """Return to an earlier state."""
+        n_parts, self.missing = state
+        del self._parts[n_parts:]
+
+    def _slopes(self, part: Part) -> Tensor:
+        leaf = part.logits.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(part.weight * part.evaluate(leaf), leaf)[0]
+
+    def _trace(self, part: Part, slopes: Tensor, samples: slice, wanted: float) -> ResidualTrace:
+        def linearised() -> tuple[Tensor, Tensor]:
+            outputs, _ = part.call.outputs(samples)
+            return outputs, slopes[samples].to(outputs.dtype)
+
         options: dict[str, Any] = {"standard_error": wanted} if wanted > 0 else {}
         return residual_trace(
             linearised,

@@ -38,8 +38,12 @@ class Results:
         The parameters.
     diagonals : list of Tensor
         The diagonal of the Gauss-Newton matrix, by parameter.
+    relative : dict of int to float
+        The relative flatness of tensors, by number.
     errors : list of float or None
         The standard errors of its sums over each parameter and, last, over all; None if exact.
+    adaptive_error : float or None
+        That of adaptive flatness.
     reached : set of int
         The numbers of the parameters that outputs depend on.
     low_precision : bool
@@ -54,17 +58,29 @@ class Results:
         Of exact figures, and of these.
     loss : float
         The loss.
+    fisher_rao : float
+        The Fisher-Rao norm; NaN where it is not measured.
+    missing_fisher_rao : str or None
+        Why it is not.
+    largest_eigenvalue : (float, Provenance) or None
+        The largest eigenvalue, if it was asked for.
     n_samples : int
         The number of samples.
-    kind : Kind
-        The dtype and device of the module that was measured.
-    original : torch.dtype
-        That of the caller's.
+    loss_name : str
+        The loss.
+    normaliser : float
+        What its sums are divided by, if that is known.
+    summed : bool
+        Whether that is nothing.
+    partial : bool
+        Whether the measurement was interrupted.
     """
 
     measured: list[Measured]
     diagonals: list[Tensor]
+    relative: dict[int, float]
     errors: list[float] | None
+    adaptive_error: float | None
     reached: set[int]
     low_precision: bool
     residual: ResidualTrace | None
@@ -72,17 +88,26 @@ class Results:
     norm: float
     cost: Cost
     loss: float
+    fisher_rao: float
+    missing_fisher_rao: str | None
+    largest_eigenvalue: tuple[float, Provenance] | None
     n_samples: int
-    kind: Kind
-    original: torch.dtype
+    loss_name: str
+    normaliser: float
+    summed: bool
+    partial: bool
 
-    def tabulate(self, n_everything: int) -> Flatness:
+    def tabulate(self, n_everything: int, kind: Kind, original: torch.dtype) -> Flatness:
         """Return the result.
 
         Parameters
         ----------
         n_everything : int
             The number of all parameters of the module, measured or not.
+        kind : Kind
+            The dtype and device of the module that was measured.
+        original : torch.dtype
+            That of the caller's.
 
         Returns
         -------
@@ -90,7 +115,7 @@ class Results:
             The figures.
         """
         layers = tuple(self._layer(number) for number in range(len(self.measured)))
-        provenance = self._provenance()
+        provenance = self._provenance(kind, original)
         n_parameters = sum(layer.n_parameters for layer in layers)
         gauss_newton = math.fsum(layer.gauss_newton for layer in layers)
         rest = math.nan if self.residual is None else self.residual.value / self.norm
@@ -101,6 +126,10 @@ class Results:
             residual=rest,
             orbit_minimum=math.nan,
             adaptive=math.fsum(layer.adaptive for layer in layers),
+            fisher_rao=self.fisher_rao,
+            largest_eigenvalue=math.nan
+            if self.largest_eigenvalue is None
+            else self.largest_eigenvalue[0],
             n_samples=self.n_samples,
             n_parameters=n_parameters,
             n_left_out=n_everything - n_parameters,
@@ -110,18 +139,38 @@ class Results:
                     exact=not self.low_precision, why="evaluated in float64 on the model's outputs"
                 ),
                 "gauss_newton": provenance,
-                # Its draws are weighed otherwise, and their spread is not followed.
-                "adaptive": provenance._replace(standard_error=None),
+                "adaptive": provenance._replace(
+                    why=f"the Gauss-Newton diagonal, weighed by theta**2: {provenance.why}",
+                    standard_error=self.adaptive_error,
+                ),
                 **self._rest_and_trace(provenance),
+                **self._panel(),
                 "orbit_minimum": NOT_MEASURED,
             },
-            dtype=str(self.kind.dtype),
-            device=str(self.kind.device),
+            loss_name=self.loss_name,
+            normaliser=self.normaliser,
+            summed=self.summed,
+            partial=self.partial,
+            dtype=str(kind.dtype),
+            device=str(kind.device),
             diagonals={
                 entry.name: diagonal
                 for entry, diagonal in zip(self.measured, self.diagonals, strict=True)
             },
         )
+
+    def _panel(self) -> dict[str, Provenance]:
+        """Say how the figures that were asked for came about."""
+        norm = Provenance(
+            exact=not self.low_precision,
+            why="theta^T G theta, by the derivative of the outputs along theta; no rescaling "
+            "changes it",
+        )
+        if math.isnan(self.fisher_rao):
+            norm = NOT_MEASURED._replace(why=self.missing_fisher_rao or NOT_MEASURED.why)
+        found = self.largest_eigenvalue
+        value = NOT_MEASURED if found is None else found[1]
+        return {"fisher_rao": norm, "largest_eigenvalue": value}
 
     def _rest_and_trace(self, gauss_newton: Provenance) -> dict[str, Provenance]:
         """Say how the residual part and the trace came about."""
@@ -149,7 +198,7 @@ class Results:
         )
         return {"residual": rest, "trace": trace}
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, kind: Kind, original: torch.dtype) -> Provenance:
         """Say how the Gauss-Newton figures came about."""
         why = "squared gradients of all columns of the loss's output Hessian, summed over samples"
         if self.errors is not None:
@@ -158,8 +207,8 @@ class Results:
                 f"{self.cost.taken / self.n_samples:.3g} backward passes per sample, where exact "
                 f"figures take {self.cost.exact / self.n_samples:.6g}"
             )
-        if self.kind.converted:
-            why += f"; measured on a float32 copy of a {self.original} model"
+        if kind.converted:
+            why += f"; measured on a float32 copy of a {original} model"
         if self.low_precision:
             why += "; the forward pass keeps values in half precision, which limits the accuracy"
         exact = self.errors is None and not self.low_precision
@@ -167,7 +216,7 @@ class Results:
         return Provenance(exact=exact, why=why, standard_error=error)
 
     def _layer(self, number: int) -> LayerFlatness:
-        name, kind, tensor, frozen = self.measured[number]
+        name, kind, tensor, frozen, _ = self.measured[number]
         diagonal, squares = self.diagonals[number], tensor.detach().double() ** 2
         gauss_newton, rest = float(diagonal.sum()), math.nan
         errors = [] if self.errors is None else [self.errors[number]]
@@ -192,4 +241,5 @@ class Results:
             adaptive=float((diagonal * squares).sum()),
             unused=number not in self.reached,
             frozen=frozen,
+            relative_flatness=self.relative.get(number, math.nan),
         )

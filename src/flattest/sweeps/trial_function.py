@@ -6,11 +6,8 @@ import ast
 import dataclasses
 import functools
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import json
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +16,7 @@ from typing import Any
 
 from flattest._version import __version__
 from flattest.errors import FlattestError
+from flattest.references import load as load_function
 
 
 class SweepError(FlattestError):
@@ -198,24 +196,7 @@ def load(reference: str) -> Callable[..., Any]:
     SweepError
         If there is none.
     """
-    place, colon, attribute = reference.rpartition(":")
-    if not colon or not place or not attribute:
-        raise SweepError(
-            f"trial is {reference!r}; write it as 'package.module:function' or 'file.py:function'."
-        )
-    try:
-        module = (
-            _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        )
-    except SweepError:
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise SweepError(f"trial {reference!r} cannot be imported: {what}") from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise SweepError(f"trial {reference!r}: there is no function {attribute!r} in {place}.")
-    return typing.cast("Callable[..., Any]", function)
+    return load_function(reference, what="trial", error=SweepError)
 
 
 def settings_class(function: Callable[..., Any]) -> type[Any] | None:
@@ -237,27 +218,6 @@ def settings_class(function: Callable[..., Any]) -> type[Any] | None:
     except NameError:
         hint = None
     return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
-
-
-def _load_file(path: Path) -> types.ModuleType:
-    if not path.is_file():
-        raise SweepError(f"trial names the file {str(path)!r}, which does not exist.")
-    name = f"flattest_trial_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
-        folder = str(path.resolve().parent)
-        if folder not in sys.path:
-            sys.path.append(folder)  # for its imports of its neighbours
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
 
 
 @functools.cache

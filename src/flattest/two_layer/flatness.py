@@ -80,6 +80,14 @@ class TwoLayerFlatness(Flatness):
         Not measured for this kind: NaN.
     n_left_out : int
         0: the trace runs over all parameters.
+    fisher_rao, largest_eigenvalue : float
+        Not measured for this kind: NaN.
+    loss_name : str
+        Empty: there is one loss.
+    normaliser : float
+        Not kept for this kind: NaN.
+    summed, partial : bool
+        False.
     diagonals : None
         The sums over neurons are kept, and no diagonal.
     lower_bound : float

@@ -123,6 +123,25 @@ def of_head(
     return curvature.mT @ head.hidden.detach().double() ** 2, curvature.sum(dim=0)
 
 
+def relative_of_head(head: Head, inner: Blocks) -> float:
+    """Return the relative flatness of the last layer: the sum of ``||h||**2 tr W^T H W``.
+
+    Parameters
+    ----------
+    head : Head
+        The last layer.
+    inner : Blocks
+        What `below` returned.
+
+    Returns
+    -------
+    float
+        The sum over samples.
+    """
+    traces = inner.own(slice(None)).sum(dim=1)
+    return float((head.hidden.detach().double() ** 2).sum(dim=1) @ traces)
+
+
 def worthwhile(head: Head | None, n_columns: int) -> bool:
     """Tell whether the last layer narrows the number of columns down."""
     return head is not None and head.weight.shape[1] < n_columns

@@ -129,7 +129,7 @@ def _by_plain_autograd(
         )
         for number, value in enumerate(values):
             if value is not None:
-                reference[number] = value[0] + reference.get(number, 0.0)
+                reference[number] = value + reference.get(number, 0.0)
     return reference
 
 
@@ -191,7 +191,7 @@ def _slow_ways(
             return [SLOW[1]] * len(numbers)
         for position, (values, reference) in enumerate(zip(together, one_by_one, strict=True)):
             zero = torch.zeros_like(chosen[position])
-            one = zero if values is None else values[0]
-            other = zero if reference is None else reference[0]
+            one = zero if values is None else values
+            other = zero if reference is None else reference
             right[position] &= _agree(one, other, tolerance(columns.dtype), noise)
     return [SLOW[0] if good else SLOW[1] for good in right]

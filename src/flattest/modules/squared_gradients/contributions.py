@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Norms = Tensor | None
+from flattest.modules.squared_gradients.forms import Forms
+
 CHUNK = 1 << 22
 """Entries of per-sample gradients that are formed together."""
 
@@ -36,14 +37,14 @@ class Contribution(ABC):
     def form(self, start: int, stop: int) -> Tensor:
         """Return the gradients of some samples, of shape (c, stop - start, *shape)."""
 
-    def squares(self, signs: Float[Tensor, "c n"], norms: Norms = None) -> Tensor:
+    def squares(self, signs: Float[Tensor, "c n"], forms: Forms | None = None) -> Tensor:
         """Return the sum of signed squares over columns and samples, of the tensor's shape.
 
-        The squared norms of the single gradients are written into `norms`, if that is given.
+        Forms of the single gradients are written into `forms`, if that is given.
         """
         total = signs.new_zeros(self.shape)
         for start, stop in chunks(signs, self.shape):
-            part = None if norms is None else norms[:, start:stop]
+            part = None if forms is None else forms.of(start, stop)
             total += weighed(self.form(start, stop), signs[:, start:stop], part)
         return total
 
@@ -69,7 +70,7 @@ def chunks(signs: Float[Tensor, "c n"], shape: tuple[int, ...]) -> Iterator[tupl
         yield start, min(n, start + step)
 
 
-def weighed(gradients: Tensor, signs: Float[Tensor, "c n"], norms: Norms = None) -> Tensor:
+def weighed(gradients: Tensor, signs: Float[Tensor, "c n"], forms: Forms | None = None) -> Tensor:
     """Sum signed squares over columns and samples.
 
     Parameters
@@ -78,8 +79,8 @@ def weighed(gradients: Tensor, signs: Float[Tensor, "c n"], norms: Norms = None)
         The gradients.
     signs : Tensor of shape (c, n)
         Their signs.
-    norms : Tensor of shape (c, n), optional
-        Where the squared norms of the single gradients are written.
+    forms : Forms, optional
+        Where forms of the single gradients are written.
 
     Returns
     -------
@@ -88,8 +89,8 @@ def weighed(gradients: Tensor, signs: Float[Tensor, "c n"], norms: Norms = None)
     """
     flat = gradients.reshape(signs.numel(), -1)
     squares = flat * flat
-    if norms is not None:
-        norms.copy_(squares.sum(dim=1).reshape(signs.shape))
+    if forms is not None:
+        forms.write(gradients)
     return (signs.reshape(1, -1) @ squares).reshape(gradients.shape[2:])
 
 
@@ -114,9 +115,9 @@ class Dense(Contribution):
         """Return the gradients of some samples."""
         return self.gradients[:, start:stop]
 
-    def squares(self, signs: Float[Tensor, "c n"], norms: Norms = None) -> Tensor:
+    def squares(self, signs: Float[Tensor, "c n"], forms: Forms | None = None) -> Tensor:
         """Return the sum of signed squares."""
-        return weighed(self.gradients, signs, norms)
+        return weighed(self.gradients, signs, forms)
 
 
 @dataclass(frozen=True)
@@ -148,14 +149,14 @@ class Outer(Contribution):
             product = left @ right.mT
         return product.reshape(product.shape[0], stop - start, *self.shape)
 
-    def squares(self, signs: Float[Tensor, "c n"], norms: Norms = None) -> Tensor:
+    def squares(self, signs: Float[Tensor, "c n"], forms: Forms | None = None) -> Tensor:
         """Return the sum of signed squares; with one position each, squares factorise."""
         if self.left.shape[-1] > 1:
             in_place = self.right.shape[0] == 1 and self.left.shape[2] == 1
-            return (self._squares_in_place if in_place else super().squares)(signs, norms)
+            return (self._squares_in_place if in_place else super().squares)(signs, forms)
+        if forms is not None:
+            forms.write_factors(self.left[..., 0], self.right[..., 0])
         left, right = (part[..., 0] ** 2 for part in (self.left, self.right))
-        if norms is not None:
-            norms.copy_((left.sum(dim=-1) * right.sum(dim=-1)).sum(dim=-1))
         if left.shape[0] == len(signs):
             left = torch.einsum("cngo,cn->ngo", left, signs)
             right = right[0] if right.shape[0] == 1 else right.sum(dim=0)
@@ -163,15 +164,16 @@ class Outer(Contribution):
             left, right = left[0], torch.einsum("cngp,cn->ngp", right, signs)
         return torch.einsum("ngo,ngp->gop", left, right).reshape(self.shape)
 
-    def _squares_in_place(self, signs: Float[Tensor, "c n"], norms: Norms) -> Tensor:
+    def _squares_in_place(self, signs: Float[Tensor, "c n"], forms: Forms | None) -> Tensor:
         """Square products where they are, samples before columns: without groups no copy is due."""
         total = signs.new_zeros(self.shape)
         columns = len(signs)
         for start, stop in chunks(signs, self.shape):
             product = _fold(self.left[:, start:stop]) @ self.right[0, start:stop].mT
+            if forms is not None:
+                single = product.reshape(stop - start, columns, *self.shape).transpose(0, 1)
+                forms.of(start, stop).write(single)
             flat = product.reshape((stop - start) * columns, -1).square_()
-            if norms is not None:
-                norms[:, start:stop] = flat.sum(dim=1).reshape(-1, columns).T
             own = signs[:, start:stop].T.reshape(1, -1)
             total += (own @ flat).reshape(self.shape)
         return total
@@ -234,9 +236,12 @@ class Rows(Contribution):
         gradients[:, sample, row] = self.values[:, inside]
         return gradients
 
-    def squares(self, signs: Float[Tensor, "c n"], norms: Norms = None) -> Tensor:
+    def squares(self, signs: Float[Tensor, "c n"], forms: Forms | None = None) -> Tensor:
         """Return the sum of signed squares, without the zeros."""
-        if norms is not None:
-            norms.zero_().index_add_(1, self.sample, (self.values**2).sum(dim=-1))
+        if forms is not None and forms.squares is not None:
+            squares = self.values**2
+            forms.values[0].zero_().index_add_(1, self.sample, squares.sum(dim=-1))
+            weighed_ones = (squares * forms.squares[self.row]).sum(dim=-1)
+            forms.values[1].zero_().index_add_(1, self.sample, weighed_ones)
         squares = torch.einsum("cud,cu->ud", self.values**2, signs[:, self.sample])
         return self.values.new_zeros(self.shape).index_add_(0, self.row, squares)

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from flattest.modules.squared_gradients.contributions import (
     Contribution,
-    Norms,
     Outer,
     chunks,
     weighed,
 )
+from flattest.modules.squared_gradients.forms import Forms
 from flattest.modules.squared_gradients.graph import Use, permutation
+
+_IN_PLACE = ("itself", "transposed")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def part(contribution: Contribution, use: Use, parameter: Tensor, near: bool) ->
 
 
 def squares(
-    parts: list[Part], signs: Float[Tensor, "c n"], parameter: Tensor, norms: Norms = None
+    parts: list[Part], signs: Float[Tensor, "c n"], parameter: Tensor, forms: Forms | None = None
 ) -> Tensor:
     """Add per-sample gradients over uses, then square and sum over columns and samples.
 
@@ -97,8 +99,8 @@ def squares(
         Of columns and samples.
     parameter : Tensor
         The parameter.
-    norms : Tensor of shape (c, n), optional
-        Where the squared norms of the single gradients are written.
+    forms : Forms, optional
+        Where forms of the single gradients are written.
 
     Returns
     -------
@@ -106,12 +108,14 @@ def squares(
         The signed sum, of the parameter's shape.
     """
     parts = _joined(parts)
-    if len(parts) == 1 and parts[0].selects:
-        return parts[0].place(parts[0].contribution.squares(signs, norms))
+    single = parts[0]
+    if len(parts) == 1 and single.selects and (forms is None or single.kind in _IN_PLACE):
+        own = forms.turned() if forms and single.kind == "transposed" else forms
+        return single.place(single.contribution.squares(signs, own))
     total = torch.zeros_like(parameter)
     for start, stop in chunks(signs, tuple(parameter.shape)):
         gradients = sum(part.place(part.contribution.form(start, stop)) for part in parts)
-        some = None if norms is None else norms[:, start:stop]
+        some = None if forms is None else forms.of(start, stop)
         total += weighed(gradients, signs[:, start:stop], some)  # type: ignore[arg-type]
     return total
 

@@ -7,7 +7,7 @@ which no gradient of a parameter is formed. `sample_by_sample` is plain autograd
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from flattest.modules.squared_gradients.forms import Forms
 from flattest.modules.squared_gradients.graph import Frontier, Graph, Use
 from flattest.modules.squared_gradients.layouts import Layout, Order, Unsupported
 from flattest.modules.squared_gradients.one_tensor import Part, part, squares
@@ -56,7 +57,7 @@ def by_rules(
     signs: Float[Tensor, "c n"],
     parameters: list[Tensor],
     ways: dict[int, Way],
-    norms: Float[Tensor, "t c n"] | None = None,
+    forms: Mapping[int, Forms] | None = None,
 ) -> dict[int, Tensor]:
     """Return the squared gradients of the tensors that are taken by rules.
 
@@ -72,8 +73,8 @@ def by_rules(
         All parameters.
     ways : dict of int to Way
         The way of each tensor wanted.
-    norms : Tensor of shape (tensors, c, n), optional
-        Where the squared norms of the single gradients are written.
+    forms : mapping of int to Forms, optional
+        Where forms of the single gradients by tensors are written.
 
     Returns
     -------
@@ -106,7 +107,7 @@ def by_rules(
             try:
                 parts = list(_parts(found, cotangents, layout, parameters[number], way))
                 if parts:
-                    own = None if norms is None else norms[number]
+                    own = None if forms is None else forms.get(number)
                     results[number] = squares(parts, signs, parameters[number], own)
                 else:  # no gradient arrives
                     results[number] = torch.zeros_like(parameters[number])
@@ -197,7 +198,8 @@ def sample_by_sample(
     signs: Float[Tensor, " c"],
     parameters: list[Tensor],
     batched: bool,
-) -> list[tuple[Tensor, Tensor] | None]:
+    forms: Mapping[int, Forms] | None = None,
+) -> list[Tensor | None]:
     """Return the squared gradients for one sample, by plain autograd.
 
     Parameters
@@ -212,19 +214,20 @@ def sample_by_sample(
         The parameters wanted.
     batched : bool
         Whether columns are taken together.
+    forms : mapping of int to Forms, optional
+        Where forms of the single gradients are written, by the place among the parameters wanted.
 
     Returns
     -------
-    list of (Tensor, Tensor) or None
-        For each parameter the signed sum of squares over columns, and the squared norm of each
-        column's gradient, of shape (c,); None where no gradient arrives.
+    list of Tensor or None
+        For each parameter the signed sum of squares over columns; None where no gradient arrives.
     """
     found = gradients(outputs, list(parameters), columns, batched)
+    for place, own in ({} if forms is None else forms).items():
+        values = found[place]
+        if values is not None:
+            own.write(values[:, None])
     return [
-        None
-        if values is None
-        else (torch.einsum("c...,c->...", values**2, signs), (values**2).flatten(1).sum(dim=1))
-        if values.ndim > 1
-        else (values**2 @ signs, values**2)
+        None if values is None else torch.einsum("c...,c->...", values**2, signs)
         for values in found
     ]

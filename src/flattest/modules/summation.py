@@ -1,0 +1,243 @@
+"""Sums over batches, each weighed by the loss's own normaliser.
+
+For each batch: the logits, once, without a graph; the Hessian of the loss in them, taken apart into
+columns; then, micro-batch by micro-batch, one forward pass with its graph and one batched backward
+pass for all columns, whose squared gradients are summed; then the residual part, where the outputs
+are not proved to be piecewise linear.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flattest.modules.calls import Call, by_sample, loss_of
+from flattest.modules.columns import Columns
+from flattest.modules.curvature import products
+from flattest.modules.eigenvalue import Curvature, largest_eigenvalue
+from flattest.modules.losses import Normalisers, in_float64, refuse_broadcast
+from flattest.modules.parameters import Measured
+from flattest.modules.part import Part
+from flattest.modules.products import jacobian_product
+from flattest.modules.residual import no_second_derivative
+from flattest.modules.residual_part import ResidualPart
+from flattest.modules.results import Results
+from flattest.modules.settings import Settings
+from flattest.modules.trees import select_samples
+from flattest.modules.watching import Stopped, Watch
+
+
+class Summation:
+    """One measurement.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+    measured : list of Measured
+        The parameters.
+    settings : Settings
+        The options.
+    rng : numpy.random.Generator
+        For draws and probes.
+    watch : Watch
+        Is told what is done.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        measured: list[Measured],
+        settings: Settings,
+        rng: np.random.Generator,
+        watch: Watch,
+    ) -> None:
+        self._module, self._measured, self._settings = module, measured, settings
+        self._rng, self._watch = rng, watch
+        self._columns = Columns(measured, settings, rng, watch)
+        self._residual = ResidualPart(measured, settings.residual, settings.rtol, rng, watch)
+        self._normalisers = Normalisers(settings.loss.name)
+        self._normaliser, self._value, self._fisher_rao = 0.0, 0.0, 0.0
+        self._summed = False
+        self._n_samples, self._n_batches = 0, 0
+        self._parts: list[Part] = []
+        self._missing_norm: str | None = None
+        self.partial = False
+
+    def add(self, call: Call) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        call : Call
+            The batch.
+
+        Raises
+        ------
+        Stopped
+            If the user ended the measurement. What is summed then is the batches before; of the
+            first batch it is its first samples, without their residual part.
+        """
+        settings = self._settings
+        self._watch.begin(call.n_samples)
+        step = self._columns.plan(call)
+        logits = call.logits(step).detach()
+        if not torch.isfinite(logits).all():
+            raise ValueError("The model's outputs contain NaN or infinity.")
+        evaluate = loss_of(call, settings.loss, self._module, settings.output)
+        z, targets = logits.double(), in_float64(call.batch.targets)
+        samples_first = by_sample(z, call.n_samples)
+        if settings.loss.normaliser is None and not settings.loss.takes_model:
+            refuse_broadcast(evaluate, z, targets, settings.loss.name)
+        weight = self._weight(evaluate, z, targets)
+        if weight == 0:
+            self._n_samples += call.n_samples
+            return
+        value = float(evaluate(z, targets))
+        if not math.isfinite(value):
+            raise ValueError(f"The loss {settings.loss.name} is {value} on a batch.")
+        shape = z.shape
+
+        def of_samples(values: Tensor) -> Tensor:
+            return evaluate(values.reshape(shape), targets)
+
+        part = Part(call, samples_first, of_samples, weight, step)
+        before = self._columns.state() if self._n_batches else None
+        residual_before = self._residual.state()
+        try:
+            self._add_parts(part)
+        except Stopped:
+            self.partial = True
+            if before is not None:
+                self._columns.restore(before)
+                self._residual.restore(residual_before)
+            else:
+                self._keep_first_samples(part, value, evaluate, z, targets)
+            raise
+        self._count(weight, value, call.n_samples)
+        self._n_batches += 1
+        if settings.largest_eigenvalue is not None:
+            self._parts.append(part)
+
+    def _add_parts(self, part: Part) -> None:
+        before = self._columns.gauss_newton()
+        part = self._columns.add(part, self._residual)
+        if self._settings.panel:
+            self._add_fisher_rao(part)
+        self._watch.stage(1)
+        self._residual.add(part, self._columns.gauss_newton() - before)
+
+    def _count(self, weight: float, value: float, n_samples: int) -> None:
+        self._normaliser += weight
+        self._value += weight * value
+        self._n_samples += n_samples
+
+    def _keep_first_samples(
+        self, part: Part, value: float, evaluate: Any, z: Tensor, targets: Any
+    ) -> None:
+        """Count the first samples of a batch, whose Gauss-Newton part is summed."""
+        done, n_samples = self._columns.n_done, part.call.n_samples
+        self._residual.interrupt()
+        self._fisher_rao = math.nan
+        if done == 0:
+            return
+        weight = part.weight * done / n_samples
+        if done < n_samples and not self._settings.loss.takes_model:
+            z = z[: len(z) // n_samples * done]
+            targets = select_samples(targets, n_samples, slice(0, done))
+            value = float(evaluate(z, targets))
+            if self._settings.loss.normaliser is not None:
+                weight = self._settings.loss.normaliser(z, targets)
+        self._count(1.0 if math.isnan(weight) else weight, value, done)
+
+    def _add_fisher_rao(self, part: Part) -> None:
+        """Add ``(J theta)^T H (J theta)``, with H the Hessian of the loss in the logits."""
+        parameters = [entry.tensor for entry in self._measured]
+        along = torch.zeros_like(part.logits)
+        try:
+            with no_second_derivative():
+                for start in range(0, part.call.n_samples, part.step):
+                    chosen = slice(start, min(start + part.step, part.call.n_samples))
+                    outputs, _ = part.call.outputs(chosen)
+                    vectors = [parameter.detach() for parameter in parameters]
+                    along[chosen] = jacobian_product(outputs, parameters, vectors).double()
+        except NotImplementedError as error:
+            self._missing_norm = f"not measured: {error}"
+            self._fisher_rao = math.nan
+            return
+        bent = products(part.evaluate, part.logits, self._settings.loss.name)(along)
+        self._fisher_rao += part.weight * float((along * bent).sum())
+
+    def _weight(
+        self, evaluate: Callable[[Tensor, Any], Tensor], logits: Tensor, targets: Any
+    ) -> float:
+        """Return the normaliser of a batch; losses that are sums count once each."""
+        if self._settings.loss.normaliser is not None:
+            weight = self._settings.loss.normaliser(logits, targets)
+        else:
+            weight = self._normalisers.weight(evaluate, logits, targets)
+        if math.isnan(weight):
+            self._summed = True
+            return 1.0
+        return weight
+
+    def results(self) -> Results:
+        """Divide by the sum of the normalisers.
+
+        Returns
+        -------
+        Results
+            The figures.
+
+        Raises
+        ------
+        ValueError
+            If no sample counts.
+        """
+        settings, columns = self._settings, self._columns
+        if self._normaliser == 0:
+            raise ValueError(
+                f"The loss {settings.loss.name} counts no sample: every target is ignored, or has "
+                "weight 0."
+            )
+        norm = 1.0 if self._summed else self._normaliser
+        known = settings.loss.normaliser is not None or self._summed
+        eigenvalue = None
+        if settings.largest_eigenvalue is not None and not self.partial:
+            parameters = [entry.tensor for entry in self._measured]
+            matrix, name = settings.largest_eigenvalue, settings.loss.name
+            curvature = Curvature(self._parts, parameters, matrix, norm, name)
+            with no_second_derivative():
+                eigenvalue = largest_eigenvalue(curvature, matrix, self._rng)
+        return Results(
+            measured=self._measured,
+            diagonals=[total / norm for total in columns.squares.totals],
+            relative={n: value / norm for n, value in columns.squares.relative.items()},
+            errors=columns.errors(norm),
+            adaptive_error=columns.adaptive_error(norm),
+            reached=columns.squares.reached,
+            low_precision=columns.squares.low_precision,
+            residual=self._residual.result(),
+            missing=self._residual.missing,
+            norm=norm,
+            cost=columns.cost,
+            loss=self._value / norm,
+            fisher_rao=self._fisher_rao / norm if settings.panel else math.nan,
+            missing_fisher_rao=self._missing_norm,
+            largest_eigenvalue=eigenvalue,
+            n_samples=self._n_samples,
+            loss_name=settings.loss.name,
+            normaliser=norm if known else math.nan,
+            summed=self._summed,
+            partial=self.partial,
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no sample was measured yet."""
+        return self._n_samples == 0
