@@ -331,7 +331,7 @@ def model_cases(
 
 
 RESCALE = [
-    *model_cases(lambda other: ft.rescale(other, 2.0), NotImplementedError),
+    *model_cases(lambda other: ft.rescale(other, 2.0), None),
     *options(
         lambda m, scales: ft.rescale(m, scales),
         scales=[
@@ -358,7 +358,7 @@ RESCALE = [
     ),
 ]
 SHARPEN = [
-    *model_cases(lambda other: ft.sharpen(other, 2.0), NotImplementedError),
+    *model_cases(lambda other: ft.sharpen(other, 2.0), None),
     *options(
         lambda m, factor: ft.sharpen(m, factor),
         factor=[
@@ -470,7 +470,7 @@ MEASURE = [
     Case("half model", lambda m: ft.measure(net().half(), X, Y), TypeError, "model.float()"),
 ]
 BALANCE = [
-    *model_cases(lambda other: ft.balance(other, X, Y), NotImplementedError),
+    *model_cases(lambda other: ft.balance(other, X, Y), None),
     *data_cases(lambda m, v: ft.balance(m, v), "X", BAD_MATRICES, BAD_FOR_THE_MODEL),
     *data_cases(lambda m, v: ft.balance(m, X, v), "y", BAD_VECTORS),
     *[case for case in batch_cases(ft.balance) if case.name != "batches: no targets"],

@@ -25,6 +25,7 @@ LAYERS = [
     "progress",
     "validation",
     "files",
+    "orbit",
     "flatness",
     "modules",
     "two_layer",

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from flattest.measuring import balance, measure, rescale, sharpen
     from flattest.modules.groups.lora import balance_lora
     from flattest.modules.groups.lora_factors import LoraBalance
+    from flattest.modules.moving import BalanceReport
     from flattest.modules.symmetry.finding import symmetries
     from flattest.modules.symmetry.result import Symmetries
+    from flattest.orbit import Orbit
     from flattest.regression import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
@@ -39,8 +41,10 @@ _HOMES = {
     "measuring": ("balance", "measure", "rescale", "sharpen"),
     "modules.groups.lora": ("balance_lora",),
     "modules.groups.lora_factors": ("LoraBalance",),
+    "modules.moving": ("BalanceReport",),
     "modules.symmetry.finding": ("symmetries",),
     "modules.symmetry.result": ("Symmetries",),
+    "orbit": ("Orbit",),
     "regression": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
@@ -52,6 +56,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BalanceReport",
     "DirectionsDisplay",
     "Flatness",
     "FlattestError",
@@ -62,6 +67,7 @@ __all__ = [
     "LoraBalance",
     "MultiIndexModel",
     "MultiIndexRegressor",
+    "Orbit",
     "PathDisplay",
     "PerNeuron",
     "Status",

@@ -15,6 +15,10 @@ from flattest.modules.balancing.terms import Terms, Vector
 
 _SWEEPS = (5, 100)  # at least, at most
 _STEPS = 200
+_FAINT = 1e-6
+"""Flows below this part of the median flow are those of nearly dead units."""
+_NOTHING = 1e-13
+"""What leaving these alone may cost, relative to the value."""
 
 
 class BalanceStatus(enum.Enum):
@@ -56,6 +60,8 @@ class ScaleMinimum:
         What the vanishing terms add to the value at `log_scales`.
     dead : array of bool, of shape (n,)
         Scales that only vanishing terms have, or none at all; they are left at 1.
+    left_alone : array of bool, of shape (n,)
+        These, and scales through which too little flows to matter in double precision at 1.
     status : BalanceStatus
         How it was found.
     n_steps : int
@@ -68,6 +74,7 @@ class ScaleMinimum:
     attained: bool
     vanishing: float
     dead: Bool[np.ndarray, " n"]
+    left_alone: Bool[np.ndarray, " n"]
     status: BalanceStatus
     n_steps: int
 
@@ -119,6 +126,7 @@ def minimise(terms: Terms, constant: float = 0.0, rtol: float = 1e-13) -> ScaleM
         fading = Terms([part.some(~which) for part, which in pairs], terms.channels)
         terms = Terms([part.some(which) for part, which in pairs], terms.channels)
     z, gap, steps = _descend(terms, constant, rtol)
+    z, left_alone = _leave_alone(terms, z, constant)
     flows = terms.at(z)
     value = constant + flows.value
     if gap > max(rtol, 1e-10) * value:
@@ -132,9 +140,30 @@ def minimise(terms: Terms, constant: float = 0.0, rtol: float = 1e-13) -> ScaleM
         attained=attained,
         vanishing=0.0 if fading is None else fading.at(z).value,
         dead=(flows.inward == 0) & (flows.outward == 0),
+        left_alone=left_alone,
         status=status,
         n_steps=steps,
     )
+
+
+def _leave_alone(terms: Terms, z: Vector, constant: float) -> tuple[Vector, Bool[np.ndarray, " n"]]:
+    """Set scales to 1 where that costs nothing: what little flows there would place them by noise.
+
+    How much a scale's own terms would grow is known where its exponents are 1; the sum of all is
+    evaluated.
+    """
+    flows = terms.at(z)
+    through = flows.inward + flows.outward
+    idle = through == 0
+    median = float(np.median(through[~idle])) if not idle.all() else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        cost = flows.inward * np.expm1(2 * z) + flows.outward * np.expm1(-2 * z)
+        limit = _NOTHING * (constant + flows.value)
+        few = ~idle & (through < _FAINT * median) & (cost < limit / len(z) if len(z) else idle)
+    moved = np.where(few, 0.0, z)
+    if few.any() and terms.at(moved).value - flows.value <= limit:
+        return moved, idle | few
+    return z, idle
 
 
 def _descend(terms: Terms, constant: float, rtol: float) -> tuple[Vector, float, int]:

@@ -115,7 +115,7 @@ def newton_step(terms: Terms, z: Vector) -> Step:
     gap = math.inf
     if largest <= 1:
         gap = 0.5 * (1 + largest) * max(decrement, 0.0)
-        gap += float(np.abs(residual) @ np.abs(direction))
+        gap = float(gap + np.abs(residual) @ np.abs(direction))
     whole = z + direction
     if largest > 1 and terms.at(whole).value < value - 0.1 * decrement:
         return Step(whole, value, gap)

@@ -256,7 +256,7 @@ class Terms:
             elif part.amounts.size:
                 rows, columns = along[part.out], along[part.into]
                 bound = max(bound, rows.max() - columns.min(), columns.max() - rows.min())
-        return 2 * bound
+        return 2 * float(bound)
 
     def widest(self) -> float:
         """Return a bound of the sum of the sizes of a term's exponents."""

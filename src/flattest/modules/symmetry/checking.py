@@ -90,6 +90,75 @@ class Comparison:
             return select(self.module(*args, **kwargs), self._output).double().flatten()
 
 
+def outputs_of(module: nn.Module, batch: Batch, output: Output) -> Tensor:
+    """Return the outputs of a module as it is, in its own dtype, as float64.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module without wrapper.
+    batch : Batch
+        Real data.
+    output : str, int, callable or None
+        Where the logits are.
+
+    Returns
+    -------
+    Tensor
+        All in one dimension.
+    """
+    args, kwargs = batch.inputs()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        return select(module(*args, **kwargs), output).double().flatten()
+
+
+def largest_change(
+    module: nn.Module,
+    batch: Batch,
+    output: Output,
+    tensors: Sequence[ScaledTensor],
+    groups: Sequence[LinearGroup],
+    z: np.ndarray,
+    matrices: dict[int, Tensor] | None = None,
+    shifts: dict[int, Tensor] | None = None,
+) -> float:
+    """Apply given scales and matrices to a copy of a module, and compare its outputs.
+
+    Parameters
+    ----------
+    module, batch, output, tensors, groups
+        As for :func:`check`.
+    z : array of shape (n_scales,)
+        The log scales.
+    matrices, shifts : dict of int to Tensor, optional
+        The matrices and translations of groups, by number.
+
+    Returns
+    -------
+    float
+        The largest change of an output in float64, relative to the largest output.
+
+    Raises
+    ------
+    ValueError
+        If it is above 1e-10; the message names the tensors whose change is to blame.
+    """
+    matrices, shifts = matrices or {}, shifts or {}
+    if not (z.any() or matrices or shifts):
+        return 0.0
+    comparison = Comparison(module, batch, output)
+    changed = comparison.change(tensors, groups, z, matrices, shifts)
+    if changed > TOLERANCE:
+        alone = comparison.change(tensors, (), z)
+        names = (
+            _moved(comparison, tensors, z)
+            if alone > TOLERANCE
+            else _transformed(comparison, tensors, groups, matrices, shifts, len(z))
+        )
+        _refuse(comparison, changed, names)
+    return changed
+
+
 def check(
     module: nn.Module,
     batch: Batch,

@@ -19,8 +19,8 @@ def read_example(module: nn.Module, example: Any, name: str) -> Batch:
     ----------
     module : torch.nn.Module
         The module without wrapper.
-    example : Tensor, array_like, tuple, list or dict
-        One argument, several in a tuple, or named ones in a dictionary.
+    example : Tensor, array_like, tuple, list, dict or Batch
+        One argument, several in a tuple, or named ones in a dictionary; a batch stays as it is.
     name : str
         What to call it in messages.
 
@@ -34,6 +34,8 @@ def read_example(module: nn.Module, example: Any, name: str) -> Batch:
     TypeError, ValueError
         If it holds no tensor, or values that cannot be used.
     """
+    if isinstance(example, Batch):
+        return example
     argument = Argument(name)
     array = isinstance(example, (Tensor, Mapping, tuple, list)) or hasattr(example, "__array__")
     if not array and isinstance(example, Iterable) and not isinstance(example, (str, bytes)):

@@ -1,0 +1,199 @@
+"""From a measured diagonal and the symmetries of a module to the minimum over its orbit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+
+from flattest.flatness import NOT_MEASURED, Flatness, LayerFlatness, Provenance
+from flattest.modules.balancing.minimum import BalanceStatus, minimise
+from flattest.modules.balancing.terms import Grid, Listed, Part, Terms
+from flattest.modules.symmetry.result import Symmetries
+from flattest.modules.symmetry.scaled_tensor import ScaledTensor
+from flattest.orbit import Orbit
+
+_RELATIVE_GAPS = {"torch.float64": 1e-13}
+_ROUGH_GAP = 1e-11
+"""Of other dtypes, whose diagonals are not known better: below it a network is balanced."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where on the orbit the minimum is.
+
+    Parameters
+    ----------
+    z : array of shape (n_scales,)
+        The log scales.
+    matrices, shifts : dict of int to Tensor
+        For linear groups, by number.
+    """
+
+    z: np.ndarray
+    matrices: dict[int, Tensor] = field(default_factory=dict)
+    shifts: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing is to be changed."""
+        return not (self.z.any() or self.matrices or self.shifts)
+
+
+def on_orbit(flatness: Flatness, symmetries: Symmetries) -> tuple[Flatness, Position | None]:
+    """Add the minimum over all scales to a measurement.
+
+    Parameters
+    ----------
+    flatness : Flatness
+        The measurement, with its diagonal.
+    symmetries : Symmetries
+        Of the same module.
+
+    Returns
+    -------
+    flatness : Flatness
+        The same with its orbit minimum.
+    position : Position or None
+        Where it is; None if there is none, and the provenance says why.
+    """
+    diagonals = flatness.diagonal()
+    negative = [name for name, values in diagonals.items() if bool((values < 0).any())]
+    if negative:
+        why = (
+            f"not measured: the loss bends downwards in places, so that the diagonal is negative "
+            f"in {negative[0]}, and scaling up makes it as small as one likes"
+        )
+        return _without(flatness, why), None
+    terms = Terms(parts_of(symmetries, diagonals), symmetries.tensors[0].channels)
+    rtol = _RELATIVE_GAPS.get(flatness.dtype, _ROUGH_GAP)
+    found = minimise(terms, rtol=rtol)
+    scale_of = {tensor.name: tensor for tensor in symmetries.tensors}
+    layers = tuple(
+        layer._replace(at_minimum=_scaled(layer, diagonals, scale_of.get(layer.name), found))
+        for layer in flatness.layers
+    )
+    exact = flatness.provenance["gauss_newton"].exact and found.status is not BalanceStatus.STALLED
+    orbit = Orbit(
+        minimum=found.value,
+        ratio=_ratio(flatness.gauss_newton, found.value),
+        gap=found.gap,
+        attained=found.attained,
+        why=found.status.value,
+        symmetry="scales",
+        batch_norm=symmetries.batch_norm,
+        n_scales=symmetries.n_scales,
+        n_left_alone=int(found.left_alone.sum()),
+    )
+    result = replace(
+        flatness,
+        orbit_minimum=found.value,
+        orbit=orbit,
+        layers=layers,
+        provenance={**flatness.provenance, "orbit_minimum": _provenance(flatness, orbit, exact)},
+    )
+    return result, Position(found.log_scales)
+
+
+def parts_of(symmetries: Symmetries, diagonals: Mapping[str, Tensor]) -> list[Part]:
+    """Return the terms of a trace as a function of scales.
+
+    Parameters
+    ----------
+    symmetries : Symmetries
+        How each parameter scales.
+    diagonals : mapping of str to Tensor
+        The diagonal for some parameters, by name.
+
+    Returns
+    -------
+    list of Grid or Listed
+        One part for each of these parameters.
+    """
+    return [
+        part_of(tensor, diagonals[tensor.name])
+        for tensor in symmetries.tensors
+        if tensor.name in diagonals
+    ]
+
+
+def part_of(tensor: ScaledTensor, values: Tensor) -> Part:
+    """Return the terms of one parameter: a dense layer where its channels allow.
+
+    Parameters
+    ----------
+    tensor : ScaledTensor
+        How it scales.
+    values : Tensor
+        Of its shape, at least 0.
+
+    Returns
+    -------
+    Grid or Listed
+        The terms, summed over entries with the same channels.
+    """
+    values = values.detach().cpu().double()
+    shape = tensor.block_shape
+    over = [axis for axis, size in enumerate(shape) if size == 1 and tensor.shape[axis] != 1]
+    if over:
+        values = values.sum(over, keepdim=True)
+    out, into = (
+        ends.reshape((1,) * (len(shape) - ends.ndim) + tuple(ends.shape))
+        for ends in (tensor.out, tensor.into)
+    )
+    rows = [axis for axis, size in enumerate(out.shape) if size > 1]
+    columns = [axis for axis, size in enumerate(into.shape) if size > 1]
+    if not set(rows) & set(columns):
+        ordered = values.permute(*rows, *columns, *_rest(shape, rows, columns))
+        matrix = ordered.reshape(out.numel(), into.numel()).contiguous().numpy()
+        return Grid(matrix, out.flatten().numpy(), into.flatten().numpy())
+    return Listed(
+        values.flatten().numpy(),
+        out.expand(shape).flatten().numpy(),
+        into.expand(shape).flatten().numpy(),
+    )
+
+
+def _rest(shape: tuple[int, ...], rows: list[int], columns: list[int]) -> list[int]:
+    return [axis for axis in range(len(shape)) if axis not in (*rows, *columns)]
+
+
+def _scaled(
+    layer: LayerFlatness,
+    diagonals: Mapping[str, Tensor],
+    tensor: ScaledTensor | None,
+    found: object,
+) -> float:
+    """Return the part of a tensor in the trace at the minimum."""
+    if tensor is None:
+        return layer.gauss_newton
+    factors = (-2 * tensor.log_scales(found.log_scales)).exp()  # type: ignore[attr-defined]
+    return float((diagonals[layer.name].detach().cpu() * factors).sum())
+
+
+def _ratio(trace: float, minimum: float) -> float:
+    if minimum:
+        return trace / minimum
+    return math.inf if trace else 1.0
+
+
+def _provenance(flatness: Flatness, orbit: Orbit, exact: bool) -> Provenance:
+    residual = flatness.provenance.get("residual", NOT_MEASURED)
+    of = "the Gauss-Newton part"
+    if residual.exact and flatness.residual == 0:
+        of += ", which is all of the trace"
+    why = (
+        f"the least of {of} over {orbit.n_scales:,} scales; {orbit.why} "
+        f"Dual gap {orbit.certificate:.1g}"
+    )
+    if not flatness.provenance["gauss_newton"].exact:
+        why += "; from an estimated diagonal, whose minimum is on average below that of the exact"
+    return Provenance(exact=exact, why=why)
+
+
+def _without(flatness: Flatness, why: str) -> Flatness:
+    provenance = {**flatness.provenance, "orbit_minimum": NOT_MEASURED._replace(why=why)}
+    return replace(flatness, provenance=provenance)
