@@ -108,7 +108,7 @@ def newton_step(terms: Terms, z: Vector) -> Step:
     far = math.sqrt(max(0.0, float(descent @ (ratio / value)))) if value else 0.0
     rtol = max(_TIGHT, min(_LOOSE, far))
     direction, residual = conjugate_gradients(
-        lambda vector: terms.product(vector, curvature), diagonal, descent, rtol
+        lambda vector: terms.product(vector, curvature), by_diagonal(diagonal), descent, rtol
     )
     decrement = float(descent @ direction)
     largest = terms.largest_change(direction)
@@ -123,17 +123,37 @@ def newton_step(terms: Terms, z: Vector) -> Step:
     return Step(z + fraction * direction, value, gap)
 
 
+def by_diagonal(diagonal: Vector) -> Callable[[Vector], Vector]:
+    """Return the preconditioner that divides by a diagonal, and leaves out where that is 0.
+
+    Parameters
+    ----------
+    diagonal : array of shape (n,)
+        At least 0.
+
+    Returns
+    -------
+    callable
+        From a vector to the quotient.
+    """
+    scale = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+    return lambda vector: scale * vector
+
+
 def conjugate_gradients(
-    product: Callable[[Vector], Vector], diagonal: Vector, right: Vector, rtol: float
+    product: Callable[[Vector], Vector],
+    precondition: Callable[[Vector], Vector],
+    right: Vector,
+    rtol: float,
 ) -> tuple[Vector, Vector]:
-    """Solve a positive semi-definite system that has a solution, preconditioned by its diagonal.
+    """Solve a positive semi-definite system that has a solution.
 
     Parameters
     ----------
     product : callable
         The matrix, as a function of a vector.
-    diagonal : array of shape (n,)
-        Its diagonal.
+    precondition : callable
+        An approximate inverse, as a function of a vector.
     right : array of shape (n,)
         The right side.
     rtol : float
@@ -145,8 +165,7 @@ def conjugate_gradients(
         The solution, and the right side less the matrix times it.
     """
     solution, residual = np.zeros_like(right), right.copy()
-    scale = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
-    preconditioned = scale * residual
+    preconditioned = precondition(residual)
     direction = preconditioned.copy()
     size = float(residual @ preconditioned)
     target = rtol**2 * size
@@ -160,7 +179,7 @@ def conjugate_gradients(
         length = size / curvature
         solution += length * direction
         residual -= length * image
-        preconditioned = scale * residual
+        preconditioned = precondition(residual)
         before, size = size, float(residual @ preconditioned)
         direction *= size / before
         direction += preconditioned
