@@ -221,6 +221,33 @@ def test_the_report_says_what_was_scaled():
     assert "<table>" in report._repr_html_()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rounding_noise_is_least_at_the_quantisation_objective(kind):
+    net = trained(kind, 0)
+
+    def noise(module):
+        flatness = measured(module)
+        weights = dict(module.named_parameters())
+        return sum(
+            float(weights[layer.name].abs().max() ** 2) * layer.gauss_newton
+            for layer in flatness.layers
+            if len(layer.shape) > 1
+        )
+
+    new, report = balanced(net, objective="quantisation")
+    _, equal = balanced(net, objective="range")
+    assert report.before == pytest.approx(noise(net), rel=1e-9)
+    assert report.after == pytest.approx(noise(new), rel=1e-9)
+    assert report.after <= min(report.before, equal.after) * (1 + 1e-7)
+    assert report.gap <= 1e-6 * report.after
+    assert report.bits_gained == pytest.approx(math.log2(report.before / report.after) / 2)
+    assert report.largest_change < 1e-10
+    _, again = balanced(twin(net, 1), objective="quantisation")
+    assert again.after == pytest.approx(report.after, rel=1e-6)
+    still, _ = balanced(new, objective="quantisation")
+    assert all(p.equal(q) for p, q in zip(still.parameters(), new.parameters(), strict=True))
+
+
 NET, X, Y = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double(), None, None
 X, Y = torch.ones(4, 2).double(), torch.ones(4, 1).double()
 STIFF = nn.Sequential(nn.Linear(2, 1)).double()

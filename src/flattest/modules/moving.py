@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import html
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from flattest.flatness import Flatness
+from flattest.modules.balancing.equalisation import equalise
+from flattest.modules.balancing.rounding_noise import minimise_noise, noise
 from flattest.modules.balancing.terms import Terms
 from flattest.modules.data import Batch
 from flattest.modules.measuring import Measurement, measure_on_orbit
-from flattest.modules.orbit_minimum import Position, parts_of
+from flattest.modules.orbit_minimum import Position, layers_of, parts_of
 from flattest.modules.parameters import unwrap
 from flattest.modules.symmetry.checking import largest_change, outputs_of
 from flattest.modules.symmetry.example import read_example
@@ -33,7 +37,12 @@ from flattest.wording import count
 if TYPE_CHECKING:
     import pandas as pd
 
-OBJECTIVES = ("trace", "range", "quantisation")
+_WORDS = {
+    "trace": "Gauss-Newton trace",
+    "range": "noise of rounding, by equal ranges",
+    "quantisation": "noise of rounding",
+}
+OBJECTIVES = tuple(_WORDS)
 _MEASURING: dict[str, Any] = {
     "batch_size": None,
     "memory": None,
@@ -87,6 +96,10 @@ class BalanceReport:
         output.
     rounding_change : float
         The same for the module as it is returned, in its own dtype.
+    equalised : float
+        For the objectives of rounding, the value that cross-layer equalisation reaches; else NaN.
+    gap : float
+        A bound of ``after`` less the infimum; NaN for ``"range"``, which has none.
     """
 
     objective: str
@@ -96,6 +109,18 @@ class BalanceReport:
     layers: tuple[ScaledLayer, ...]
     largest_change: float
     rounding_change: float
+    equalised: float = math.nan
+    gap: float = math.nan
+
+    @property
+    def bits_gained(self) -> float:
+        """By how many bits coarser the module can be rounded, for the same expected loss.
+
+        Half the base-2 logarithm of the ratio of the noises, for the objectives of rounding.
+        """
+        if self.objective == "trace" or not self.after > 0:
+            return math.nan
+        return 0.5 * math.log2(self.before / self.after)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each parameter tensor.
@@ -111,8 +136,11 @@ class BalanceReport:
 
     def _lines(self) -> list[str]:
         moved = sum(layer.smallest != 1 or layer.largest != 1 for layer in self.layers)
+        lines = [f"{_WORDS[self.objective]}: {self.before:.6g} -> {self.after:.6g}"]
+        if self.objective != "trace":
+            lines[0] += f", {self.bits_gained:.2g} bits; equalised {self.equalised:.6g}"
         return [
-            f"{self.objective}: {self.before:.6g} -> {self.after:.6g}",
+            *lines,
             f"{count(moved, 'tensor')} of {len(self.layers)} changed; outputs change by "
             f"{self.largest_change:.1e} in float64, {self.rounding_change:.1e} as returned",
         ]
@@ -193,14 +221,48 @@ def balance(
             f"The orbit minimum is {found.flatness.provenance['orbit_minimum'].why}, so that no "
             "module attains it."
         )
-    return _moved(found, found.position, objective)
+    if objective == "trace":
+        after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
+        goal = _Goal(
+            found.position, found.flatness.gauss_newton, after, gap=found.flatness.orbit.gap
+        )
+    else:
+        goal = _against_rounding(found, objective)
+    return _moved(found, goal, objective)
 
 
-def _moved(
-    found: Measurement, position: Position, objective: str
-) -> tuple[nn.Module, BalanceReport]:
+class _Goal(NamedTuple):
+    """Where to go, and what is reached there."""
+
+    position: Position
+    before: float
+    after: float
+    equalised: float = math.nan
+    gap: float = math.nan
+
+
+def _against_rounding(found: Measurement, objective: str) -> _Goal:
+    """Find the scales that make rounding least noisy, or equalise ranges."""
+    assert found.symmetries is not None
+    layers = list(layers_of(found.symmetries, found.flatness.diagonal(), found.module).values())
+    channels = sparse.csr_array(found.symmetries.tensors[0].channels)
+    if objective == "range":
+        z = equalise(layers, channels)
+        before, after = (noise(layers, channels, each) for each in (np.zeros_like(z), z))
+        return _Goal(Position(z), before, after, after)
+    best = minimise_noise(layers, channels)
+    if not best.converged:
+        warnings.warn(
+            f"The noise of rounding is {best.value:.6g}, but its minimum is only known to be at "
+            f"least {best.value - best.gap:.6g}.",
+            stacklevel=5,
+        )
+    return _Goal(Position(best.log_scales), best.before, best.value, best.equalised, best.gap)
+
+
+def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, BalanceReport]:
     """Apply a position to the module, check the outputs, and report."""
-    symmetries, flatness = found.symmetries, found.flatness
+    symmetries, flatness, position = found.symmetries, found.flatness, goal.position
     assert symmetries is not None
     assert found.example is not None
     change = largest_change(
@@ -223,20 +285,26 @@ def _moved(
     }
     layers = []
     scales = {tensor.name: tensor for tensor in symmetries.tensors}
+    diagonals = flatness.diagonal()
     for layer in flatness.layers:
-        factors = scales[layer.name].log_scales(position.z).exp()
-        low, high = float(factors.min()), float(factors.max())
+        logarithms = scales[layer.name].log_scales(position.z)
+        low, high = float(logarithms.min().exp()), float(logarithms.max().exp())
+        after = layer.at_minimum
         if layer.name in mixed:
             low = high = math.nan
-        layers.append(ScaledLayer(layer.name, low, high, layer.gauss_newton, layer.at_minimum))
+        elif objective != "trace":
+            after = float((diagonals[layer.name].cpu() * (-2 * logarithms).exp()).sum())
+        layers.append(ScaledLayer(layer.name, low, high, layer.gauss_newton, after))
     report = BalanceReport(
         objective=objective,
-        before=flatness.gauss_newton,
-        after=math.fsum(layer.after for layer in layers),
+        before=goal.before,
+        after=goal.after,
         flatness=flatness,
         layers=tuple(layers),
         largest_change=change,
         rounding_change=_difference(found, module),
+        equalised=goal.equalised,
+        gap=goal.gap,
     )
     return module, report
 

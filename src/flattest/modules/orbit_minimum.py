@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from flattest.flatness import NOT_MEASURED, Flatness, LayerFlatness, Provenance
+from flattest.modules.balancing.coupled_layers import Layer
 from flattest.modules.balancing.minimum import BalanceStatus, minimise
 from flattest.modules.balancing.terms import Grid, Listed, Part, Terms
 from flattest.modules.symmetry.result import Symmetries
@@ -135,11 +137,66 @@ def part_of(tensor: ScaledTensor, values: Tensor) -> Part:
     Grid or Listed
         The terms, summed over entries with the same channels.
     """
-    values = values.detach().cpu().double()
+    summed, out, into = by_channels(tensor, values.detach().cpu().double(), torch.sum)
+    return (Grid if summed.ndim == 2 else Listed)(summed, out, into)
+
+
+def layers_of(
+    symmetries: Symmetries, diagonals: Mapping[str, Tensor], module: nn.Module
+) -> dict[str, Layer]:
+    """Return the weights whose rounding makes noise: all parameters with two dimensions or more.
+
+    Parameters
+    ----------
+    symmetries : Symmetries
+        How each parameter scales.
+    diagonals : mapping of str to Tensor
+        The diagonal for some parameters, by name.
+    module : torch.nn.Module
+        Their values.
+
+    Returns
+    -------
+    dict of str to Layer
+        By the name of the parameter.
+    """
+    parameters = dict(module.named_parameters())
+    layers = {}
+    for tensor in symmetries.tensors:
+        if tensor.name not in diagonals or len(tensor.shape) < 2:
+            continue
+        sizes = parameters[tensor.name].detach().cpu().double().abs()
+        amounts, out, into = by_channels(tensor, diagonals[tensor.name].cpu(), torch.sum)
+        logarithms, _, _ = by_channels(tensor, sizes.log(), torch.amax)
+        layers[tensor.name] = Layer(amounts, logarithms, out, into)
+    return layers
+
+
+def by_channels(
+    tensor: ScaledTensor, values: Tensor, over: Callable[..., Tensor]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arrange values by the channels of their entries.
+
+    Parameters
+    ----------
+    tensor : ScaledTensor
+        How they scale.
+    values : Tensor
+        Of its shape.
+    over : callable
+        Reduces values over dimensions on which no channel depends: `torch.sum`, `torch.amax`.
+
+    Returns
+    -------
+    values : array of shape (r, c) or (t,)
+        A matrix where the first channels depend on other dimensions than the second.
+    out, into : array of int
+        The channels of its rows and columns; of each entry where it is no matrix.
+    """
     shape = tensor.block_shape
-    over = [axis for axis, size in enumerate(shape) if size == 1 and tensor.shape[axis] != 1]
-    if over:
-        values = values.sum(over, keepdim=True)
+    same = [axis for axis, size in enumerate(shape) if size == 1 and tensor.shape[axis] != 1]
+    if same:
+        values = over(values, same, keepdim=True)
     out, into = (
         ends.reshape((1,) * (len(shape) - ends.ndim) + tuple(ends.shape))
         for ends in (tensor.out, tensor.into)
@@ -149,8 +206,8 @@ def part_of(tensor: ScaledTensor, values: Tensor) -> Part:
     if not set(rows) & set(columns):
         ordered = values.permute(*rows, *columns, *_rest(shape, rows, columns))
         matrix = ordered.reshape(out.numel(), into.numel()).contiguous().numpy()
-        return Grid(matrix, out.flatten().numpy(), into.flatten().numpy())
-    return Listed(
+        return matrix, out.flatten().numpy(), into.flatten().numpy()
+    return (
         values.flatten().numpy(),
         out.expand(shape).flatten().numpy(),
         into.expand(shape).flatten().numpy(),

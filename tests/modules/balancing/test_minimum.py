@@ -205,7 +205,9 @@ def test_conjugate_gradients_solve_singular_systems():
     factor = rng.normal(size=(6, 4))
     matrix = factor @ factor.T
     right = matrix @ rng.normal(size=6)
-    solution, residual = conjugate_gradients(lambda v: matrix @ v, by_diagonal(matrix.diagonal()), right, 1e-12)
+    solution, residual = conjugate_gradients(
+        lambda v: matrix @ v, by_diagonal(matrix.diagonal()), right, 1e-12
+    )
     np.testing.assert_allclose(matrix @ solution, right, rtol=1e-9)
     assert np.abs(residual).max() < 1e-9
 

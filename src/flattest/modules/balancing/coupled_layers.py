@@ -1,8 +1,8 @@
 r"""Layers whose largest weight counts: a variable for the logarithm of each one's maximum.
 
 An entry that leads from channel i to channel o of layer l has the exponent
-:math:`v = y_o - y_i - s_l`: its weight stays below the layer's maximum if :math:`\ln|w| + v \leq 0`,
-and its part in the noise is :math:`a\, e^{-2 v}`. Hessians of both are sums of ``k v v^T``.
+:math:`v = y_o - y_i - s_l`: its weight stays below the layer's maximum if
+:math:`\ln|w| + v \leq 0`, and its part in the noise is :math:`a\, e^{-2 v}`. Hessians of both are sums of ``k v v^T``.
 """
 
 from __future__ import annotations
@@ -173,6 +173,9 @@ class Couplings:
             return lambda right: scipy.linalg.cho_solve(factor, right, check_finite=False)
         options = {"SymmetricMode": True}
         decomposed = linalg.splu(
-            sparse.csc_array(matrix), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options
+            sparse.csc_array(matrix),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options=options,
         )
         return decomposed.solve

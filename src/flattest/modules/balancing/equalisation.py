@@ -20,7 +20,6 @@ from flattest.modules.balancing.coupled_layers import Layer
 from flattest.modules.balancing.terms import Vector
 
 
-
 def equalise(
     layers: Sequence[Layer],
     channels: sparse.csr_array,
@@ -83,7 +82,7 @@ def equalise(
     return z
 
 
-def _raise(totals: Vector, where: np.ndarray, values: Vector, once: bool) -> None:
+def _raise(totals: np.ndarray, where: np.ndarray, values: np.ndarray, once: bool) -> None:
     """Raise some totals to values; quicker where each occurs once."""
     if once:
         totals[where] = np.maximum(totals[where], values)
@@ -91,7 +90,7 @@ def _raise(totals: Vector, where: np.ndarray, values: Vector, once: bool) -> Non
         np.maximum.at(totals, where, values)
 
 
-def _largest(exponents: sparse.csr_array, of_channel: Vector) -> Vector:
+def _largest(exponents: sparse.csr_array, of_channel: np.ndarray) -> Vector:
     """Return for every scale the largest value among the channels that have it."""
     result = np.full(exponents.shape[1], -np.inf)
     entries = sparse.coo_array(exponents)

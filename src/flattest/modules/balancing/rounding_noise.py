@@ -53,7 +53,7 @@ class _Direction(NamedTuple):
     """A direction of scales, maxima and multipliers, and the change of entries' exponents."""
 
     z: Vector
-    s: Vector
+    s: np.ndarray
     changes: list[Entries]
     multipliers: list[Entries]
     lost: float
@@ -222,9 +222,7 @@ class _Interior:
             )
         )
 
-    def _products(
-        self, primal: float, dual: float, direction: _Direction | None = None
-    ) -> float:
+    def _products(self, primal: float, dual: float, direction: _Direction | None = None) -> float:
         """Return the sum of slacks times multipliers, after parts of a direction."""
         total = 0.0
         for number, (slack, multiplier) in enumerate(
@@ -266,9 +264,7 @@ class _Interior:
         found, residual = solve(right, rtol)
         n = len(self.z)
         dy, ds = self._channels @ found[:n], found[n:]
-        changes = [
-            layer.differences(dy) - d for layer, d in zip(self._layers, ds, strict=True)
-        ]
+        changes = [layer.differences(dy) - d for layer, d in zip(self._layers, ds, strict=True)]
         multipliers = [
             (aim + multiplier * v) / slack - multiplier
             for aim, v, slack, multiplier in zip(
