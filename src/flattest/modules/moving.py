@@ -223,9 +223,8 @@ def balance(
         )
     if objective == "trace":
         after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
-        goal = _Goal(
-            found.position, found.flatness.gauss_newton, after, gap=found.flatness.orbit.gap
-        )
+        gap = math.nan if found.flatness.orbit is None else found.flatness.orbit.gap
+        goal = _Goal(found.position, found.flatness.gauss_newton, after, gap=gap)
     else:
         goal = _against_rounding(found, objective)
     return _moved(found, goal, objective)

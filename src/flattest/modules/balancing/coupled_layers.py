@@ -2,7 +2,8 @@ r"""Layers whose largest weight counts: a variable for the logarithm of each one
 
 An entry that leads from channel i to channel o of layer l has the exponent
 :math:`v = y_o - y_i - s_l`: its weight stays below the layer's maximum if
-:math:`\ln|w| + v \leq 0`, and its part in the noise is :math:`a\, e^{-2 v}`. Hessians of both are sums of ``k v v^T``.
+:math:`\ln|w| + v \leq 0`, and its part in the noise is :math:`a\, e^{-2 v}`. Hessians of both are
+sums of ``k v v^T``.
 """
 
 from __future__ import annotations

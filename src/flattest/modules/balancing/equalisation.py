@@ -1,7 +1,8 @@
 r"""Cross-layer equalisation: every hidden unit's largest weights in and out made equal.
 
 The largest weight into a unit, :math:`r_1`, and the largest out of it, :math:`r_2`, are both made
-:math:`\sqrt{r_1 r_2}`, again and again over all units until nothing moves. It looks at weights only.
+:math:`\sqrt{r_1 r_2}`, again and again over all units until nothing moves. It looks at weights
+only.
 
 References
 ----------

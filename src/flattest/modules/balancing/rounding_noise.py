@@ -146,8 +146,9 @@ def minimise_noise(
         return NoiseMinimum(before, start, 0.0, before, after, 0, True)
     best = equalised if after < before else start
     state = _Interior(live, channels, equalised, min(before, after))
-    best_value, bound, number = min(before, after), -math.inf, 0
-    for number in range(1, _STEPS + 1):
+    best_value, bound, steps = min(before, after), -math.inf, 0
+    while steps < _STEPS:
+        steps += 1
         bound = max(bound, state.step())
         value = noise(layers, channels, state.z)
         if value < best_value:
@@ -158,7 +159,7 @@ def minimise_noise(
     if before - bound <= 10 * rtol * before:
         best, best_value, gap = start, before, before - bound
     converged = gap <= 10 * rtol * best_value
-    return NoiseMinimum(best_value, best, max(gap, 0.0), before, after, number, converged)
+    return NoiseMinimum(best_value, best, max(gap, 0.0), before, after, steps, converged)
 
 
 class _Interior:
