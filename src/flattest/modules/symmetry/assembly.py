@@ -98,7 +98,7 @@ def _visible(solution: Solution, entries: list[tuple[Tensor, Tensor]]) -> np.nda
         weights = chosen.data.reshape(-1, terms)
         for pattern in np.unique(weights, axis=0):
             same = (weights == pattern).all(axis=1)
-            still.relate(ids[same], pattern)
+            still.relate(ids[same], pattern.tolist())
     hidden = still.solve().free - 1
     return np.setdiff1d(np.arange(n_free), hidden)
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flattest.modules.data import Batch
 from flattest.modules.outputs import Output, select
-from flattest.modules.symmetry.linear_group import LinearGroup
+from flattest.modules.symmetry.linear_group import Kind, LinearGroup
 from flattest.modules.symmetry.scaled_tensor import ScaledTensor
 from flattest.modules.symmetry.transforming import random_matrix, transform
 from flattest.modules.trees import map_leaves
@@ -216,6 +216,46 @@ def check(
             _refuse(comparison, moved, names)
         changed = max(changed, moved)
     return changed
+
+
+def holding(
+    module: nn.Module,
+    batch: Batch,
+    output: Output,
+    tensors: Sequence[ScaledTensor],
+    groups: Sequence[LinearGroup],
+) -> tuple[LinearGroup, ...]:
+    """Leave out groups of rotated pairs whose rotation is another than that of a position.
+
+    The graph shows which coordinates are combined, not whether by a rotation.
+
+    Parameters
+    ----------
+    module, batch, output, tensors
+        As for `check`.
+    groups : sequence of LinearGroup
+        The groups that the graph suggests.
+
+    Returns
+    -------
+    tuple of LinearGroup
+        The groups that hold.
+    """
+    doubtful = [number for number, group in enumerate(groups) if group.kind is Kind.PAIRED]
+    if not doubtful:
+        return tuple(groups)
+    comparison = Comparison(module, batch, output)
+    rng = np.random.default_rng(0)
+    matrices = {number: random_matrix(groups[number], rng) for number in doubtful}
+    none = np.zeros(tensors[0].channels.shape[1])
+    if comparison.change(tensors, groups, none, matrices) <= TOLERANCE:
+        return tuple(groups)
+    wrong = {
+        number
+        for number, matrix in matrices.items()
+        if comparison.change(tensors, groups, none, {number: matrix}) > TOLERANCE
+    }
+    return tuple(group for number, group in enumerate(groups) if number not in wrong)
 
 
 def _refuse(comparison: Comparison, changed: float, names: str) -> None:

@@ -146,7 +146,9 @@ def clamped(walk: Walk, step: Step, x: Any, low: Any = None, high: Any = None) -
             walk.freeze([x, low, high], step.reason)
             return frozen(step.shape)
         if bound is not None and bound != 0 and math.isfinite(bound):
-            walk.freeze(x, step._replace(title=f"clipping at {bound:.4g}").reason)
+            title = f"clipping at {bound:.4g}" if step.title == "clipping" else step.title
+            title = "ReLU6" if (step.title, low, high) == ("Hardtanh", 0, 6) else title
+            walk.freeze(x, step._replace(title=title).reason)
     return walk.labels(x).expand(step.shape)
 
 

@@ -199,7 +199,7 @@ class Reasons:
         return None
 
 
-_Block = tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]
+_Block = tuple[Int[np.ndarray, "_ _"], Float[np.ndarray, "_ _"]]
 
 
 def _simplify(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,12 +15,16 @@ from flattest.modules.guards import measuring, refuse_training_mode
 from flattest.modules.outputs import Output, check_output
 from flattest.modules.parameters import choose, kind_of, unwrap
 from flattest.modules.symmetry.assembly import assemble
-from flattest.modules.symmetry.checking import check
+from flattest.modules.symmetry.batch_norm import Folding, fold
+from flattest.modules.symmetry.checking import check, holding
+from flattest.modules.symmetry.coordinates import Coordinates
 from flattest.modules.symmetry.dead_scales import dead_scales
 from flattest.modules.symmetry.example import read_example
+from flattest.modules.symmetry.linear_pairs import linear_groups
 from flattest.modules.symmetry.propagation import propagate
 from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.symmetry.tracing import FRONT_ENDS, trace
+from flattest.modules.trees import leaves
 
 BATCH_NORM = ("keep", "fold")
 
@@ -100,18 +106,24 @@ def find(
         raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
     where: Output = check_output(output)
     model = unwrap(module)
-    kind = kind_of(model)
+    kind_of(model)
     refuse_training_mode(model)
+    _refuse_frozen(model)
     batch = read_example(model, example, "example")
-    traced = copy.deepcopy(model).to(kind.dtype) if kind.converted else model
+    folding = Folding(model, (), {})
+    if batch_norm == "fold":
+        with _prepared(model) as traced:
+            folding = fold(model, trace(traced, _some(batch), where, front_ends))
+        model = folding.module
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    _refuse_unusable(trainable)
-    with measuring(traced, choose(traced, "all")), torch.no_grad():
+    with _prepared(model) as traced:
         graph = trace(traced, _some(batch), where, front_ends)
         found = propagate(graph, trainable)
+        walked = Coordinates(graph.graph.graph, found, found.walk.forms.shapes)
+        groups = linear_groups(walked, trainable - found.walk.forms.reused)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     scales = assemble(found.walk, shapes, set(shapes) - trainable)
-    groups: tuple[Any, ...] = ()
+    groups = holding(model, batch, where, scales.tensors, groups)
     changed = check(model, batch, where, scales.tensors, groups)
     return Symmetries(
         scale_names=scales.names,
@@ -121,7 +133,8 @@ def find(
         dead=dead_scales(scales.tensors, dict(model.named_parameters()), scales.names),
         unknown=found.unknown,
         batch_norm=batch_norm,
-        unfolded={},
+        folded=folding.folded,
+        unfolded=folding.unfolded,
         largest_change=changed,
         module=model,
         output=where,
@@ -129,8 +142,17 @@ def find(
     )
 
 
-def _refuse_unusable(trainable: set[str]) -> None:
-    if not trainable:
+@contextlib.contextmanager
+def _prepared(model: nn.Module) -> Iterator[nn.Module]:
+    """Put a module, or a copy in single precision of one in half, into a state to be traced."""
+    kind = kind_of(model)
+    traced = copy.deepcopy(model).to(kind.dtype) if kind.converted else model
+    with measuring(traced, choose(traced, "all")), torch.no_grad():
+        yield traced
+
+
+def _refuse_frozen(model: nn.Module) -> None:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
             "The model has no trainable parameters: all have requires_grad=False; "
             "use model.requires_grad_() first."
@@ -150,8 +172,6 @@ _LARGE = 200_000
 
 
 def _tensors(batch: Batch) -> list[torch.Tensor]:
-    from flattest.modules.trees import leaves
-
     return [
         leaf for leaf in leaves([list(batch.args), batch.kwargs]) if isinstance(leaf, torch.Tensor)
     ]

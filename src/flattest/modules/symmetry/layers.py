@@ -69,13 +69,17 @@ def channels_of(
     ends = [_scales(tensor, torch.unique(tensor.out)) for tensor in tensors]
     layers = [tensor.name.rpartition(".")[0] for tensor in tensors]
     owners: dict[int, set[str]] = {}
-    for layer, columns in zip(layers, ends, strict=True):
+    # The weights of a layer have its channels; what has its bias only shares them.
+    main = _largest(tensors, layers)
+    for number, (layer, columns) in enumerate(zip(layers, ends, strict=True)):
+        if main[layer] != number:
+            continue
         for column in np.unique(columns[columns >= 0]).tolist():
             owners.setdefault(column, set()).add(layer)
     found = []
     for tensor, layer, columns in zip(tensors, layers, ends, strict=True):
         moving = columns[columns >= 0].tolist()
-        tied = sum(len(owners[column]) > 1 for column in moving)
+        tied = sum(len(owners.get(column, {layer}) | {layer}) > 1 for column in moving)
         starts = _scales(tensor, torch.unique(tensor.into))
         scales = len(set(moving) | set(starts[starts >= 0].tolist()))
         found.append(
@@ -102,6 +106,15 @@ def main_tensors(channels: Sequence[Channels]) -> list[Channels]:
         if best is None or len(entry.shape) > len(best.shape):
             chosen[entry.layer] = entry
     return list(chosen.values())
+
+
+def _largest(tensors: Sequence[ScaledTensor], layers: Sequence[str]) -> dict[str, int]:
+    """Return for each layer the number of the tensor with the most dimensions."""
+    main: dict[str, int] = {}
+    for number, (tensor, layer) in enumerate(zip(tensors, layers, strict=True)):
+        if layer not in main or len(tensor.shape) > len(tensors[main[layer]].shape):
+            main[layer] = number
+    return main
 
 
 def _count(tensor: ScaledTensor) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from flattest.modules.symmetry import contraction
 from flattest.modules.symmetry.labels import Labels, frozen
 from flattest.modules.symmetry.parameters import Raw
-from flattest.modules.symmetry.walk import Step, Walk
+from flattest.modules.symmetry.walk import Constant, Step, Walk
 
 
 def layer_norm(walk: Walk, step: Step, x: Any, over: Any, gain: Any, bias: Any, *rest: Any) -> Any:
@@ -24,8 +24,26 @@ def group_norm(walk: Walk, step: Step, x: Any, gain: Any, bias: Any, *rest: Any)
 
 def batch_norm(walk: Walk, step: Step, x: Any, gain: Any, bias: Any, *rest: Any) -> Any:
     """Normalise channels by the running statistics, or by those of the sample."""
+    trailing = len(step.shape) - 2
+    if _folded(gain, *rest):
+        result = walk.labels(x).expand(step.shape)
+        if bias is not None:
+            result = contraction.add(walk, result, _with_space(bias, trailing)).expand(step.shape)
+        return (result, *(frozen(other) for other in step.shapes[1:]))
     walk.freeze(x, step.reason)
-    return _affine(walk, step, gain, bias, trailing=len(step.shape) - 2)
+    return _affine(walk, step, gain, bias, trailing)
+
+
+def _folded(gain: Any, mean: Any, variance: Any, *rest: Any) -> bool:
+    """Tell whether all but the bias is an identity, as folding leaves it."""
+    constants = (gain, mean, variance)
+    if not all(isinstance(value, Constant) and value.value.numel() for value in constants):
+        return False
+    if rest and rest[0] is True:
+        return False
+    scale = (variance.value.double() + rest[-1]).rsqrt()
+    one = bool((gain.value == 1).all()) and bool(((scale - 1).abs() < 1e-6).all())
+    return one and not bool(mean.value.any())
 
 
 def rms_norm(walk: Walk, step: Step, x: Any, over: Any, gain: Any = None, *rest: Any) -> Any:
@@ -42,6 +60,12 @@ def weight_norm(walk: Walk, step: Step, v: Any, g: Any, axis: int = 0) -> Any:
     return gain.expand(step.shape), frozen(step.shapes[1])
 
 
+def _with_space(bias: Any, trailing: int) -> Any:
+    for _ in range(trailing):
+        bias = contraction.unsqueezed(bias, -1)
+    return bias
+
+
 def _affine(walk: Walk, step: Step, gain: Any, bias: Any, trailing: int) -> Any:
     """Multiply by a gain and add a bias, per channel."""
     result: Labels = frozen(step.shape)
@@ -56,9 +80,6 @@ def _affine(walk: Walk, step: Step, gain: Any, bias: Any, trailing: int) -> Any:
             labels = walk.labels(gain)
         result = labels.reshape(*labels.shape, *(1,) * trailing).expand(shape)
     if bias is not None:
-        shaped = bias
-        for _ in range(trailing):
-            shaped = contraction.unsqueezed(shaped, -1)
-        result = contraction.add(walk, result, shaped).expand(shape)
+        result = contraction.add(walk, result, _with_space(bias, trailing)).expand(shape)
     others = tuple(frozen(other) for other in step.shapes[1:])
     return (result, *others) if others else result

@@ -107,11 +107,16 @@ class Forms:
         Where equality of forms is demanded.
     shapes : dict of str to tuple
         The parameters and their shapes.
+    pieces : dict of str to list
+        What is known of each parameter.
+    reused : set of str
+        The parameters of which some entries are used more than once.
     """
 
     equations: Equations
     shapes: dict[str, tuple[int, ...]]
     pieces: dict[str, list[_Piece]] = field(default_factory=dict)
+    reused: set[str] = field(default_factory=set)
 
     def bind(self, raw: Raw, out: Labels, into: Labels) -> None:
         """Give the entries of a view their form, or demand that they have it.
@@ -131,7 +136,9 @@ class Forms:
         touching = [other for other in known if _overlap(other.raw, raw)]
         if not touching:
             known.append(piece)
-        elif len(touching) == 1 and touching[0].raw.same_entries(raw):
+            return
+        self.reused.add(raw.name)
+        if len(touching) == 1 and touching[0].raw.same_entries(raw):
             self._demand_equal(touching[0], piece)
         else:
             self._merge_densely(raw.name, piece)
@@ -141,6 +148,7 @@ class Forms:
         arranged, order = raw.sorted()
         for piece in self.pieces.get(raw.name, []):
             if piece.raw.same_entries(arranged):
+                self.reused.add(raw.name)
                 back = [order.index(axis) for axis in range(len(order))]
                 return tuple(  # type: ignore[return-value]
                     labels.permute(back) for labels in (piece.out, piece.into)

@@ -61,16 +61,16 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
     shapes = {name: tuple(p.shape) for name, p in trace.parameters.items() if name in trainable}
     equations = Equations()
     found = Propagation(Walk(equations, Forms(equations, shapes)))
-    needed = _needed(trace.graph.graph)
+    reachable = needed(trace.graph.graph)
     given = _placeholders(trace, trainable)
     for node in trace.graph.graph.nodes:
         if node.op == "placeholder":
             value, place = given.pop(0)
-            shape = _shapes(node)
+            shape = shapes_of(node)
             if value is None:
                 value = frozen(shape[0]) if shape else frozen(())
             found.values[node], found.places[node] = value, place
-        elif node not in needed:
+        elif node not in reachable:
             continue
         elif node.op == "get_attr":
             found.values[node] = Constant(_attribute(trace.graph, str(node.target)))
@@ -95,7 +95,9 @@ def _placeholders(trace: Trace, trainable: set[str]) -> list[tuple[Any, str]]:
         if name in trainable:
             given.append((Raw(name, torch.empty(parameter.shape, device="meta")), layer or name))
         else:
-            given.append((Constant(parameter.detach(), True), layer or name))
+            # Zeros count where there is nothing else, as in a bias that was folded away.
+            constant = parameter.detach()
+            given.append((Constant(constant, bool(constant.any())), layer or name))
     for buffer in trace.buffers.values():
         given.append((Constant(buffer.detach(), buffer.is_floating_point()), ""))
     count = sum(node.op == "placeholder" for node in trace.graph.graph.nodes)
@@ -115,7 +117,7 @@ def _called(node: fx.Node, found: Propagation, functional: bool) -> Any:
     leaves: list[Any] = []
     tree_map(leaves.append, (list(args), kwargs), is_leaf=lambda entry: _is_value(entry))
     values = [leaf for leaf in leaves if _is_value(leaf)]
-    name = _name(target)
+    name = called_name(node)
     random = _RANDOM in getattr(target, "tags", ())
     mutable = getattr(getattr(target, "_schema", None), "is_mutable", False)
     if all(isinstance(value, Constant) for value in values) and not random and functional:
@@ -155,7 +157,9 @@ def _is_value(entry: Any) -> bool:
     return isinstance(entry, (Constant, Raw, Tensor))
 
 
-def _name(target: Any) -> str:
+def called_name(node: fx.Node) -> str:
+    """Return the name of a node's operation, as in the table of rules."""
+    target: Any = node.target
     schema = getattr(target, "_schema", None)
     if schema is None:
         return str(getattr(target, "__name__", target))
@@ -169,10 +173,20 @@ def _step(node: fx.Node, found: Propagation, rule: Rule | None, name: str) -> St
     first = value[0] if isinstance(value, (tuple, list)) and value else value
     discrete = isinstance(first, Tensor) and not (first.is_floating_point() or first.is_complex())
     title = rule.title if rule else name
-    return Step(node.target, title, found.places[node], _shapes(node), discrete)
+    return Step(node.target, title, _origin(node, found), shapes_of(node), discrete)
 
 
-def _shapes(node: fx.Node) -> tuple[tuple[int, ...], ...]:
+def _origin(node: fx.Node, found: Propagation) -> str:
+    """Say after which layer an operation comes: that of its first argument that is no weight."""
+    for argument in node.all_input_nodes:
+        value = found.values.get(argument)
+        if not isinstance(value, (Raw, Constant)) and found.places.get(argument):
+            return found.places[argument]
+    return ""
+
+
+def shapes_of(node: fx.Node) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of a node's results."""
     value = node.meta.get("val")
     values = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(tuple(entry.shape) if isinstance(entry, Tensor) else () for entry in values)
@@ -189,14 +203,14 @@ def _place(node: fx.Node, found: Propagation) -> str:
     return ""
 
 
-def _needed(graph: fx.Graph) -> set[fx.Node]:
+def needed(graph: fx.Graph) -> set[fx.Node]:
     """Return the nodes from which the outputs can be reached."""
-    needed: set[fx.Node] = set()
+    found: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        if node.op == "output" or node in needed:
-            needed.add(node)
-            needed.update(node.all_input_nodes)
-    return needed
+        if node.op == "output" or node in found:
+            found.add(node)
+            found.update(node.all_input_nodes)
+    return found
 
 
 def _attribute(module: fx.GraphModule, path: str) -> Tensor:

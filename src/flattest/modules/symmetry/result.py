@@ -49,6 +49,8 @@ class Symmetries:
         frozen.
     batch_norm : str
         Whether batch normalisation is kept or folded.
+    folded : tuple of str
+        The layers of batch normalisation that were folded.
     unfolded : dict of str to str
         Batch normalisation that could not be folded, and why.
     largest_change : float
@@ -79,6 +81,7 @@ class Symmetries:
     dead: dict[str, str]
     unknown: dict[str, int]
     batch_norm: str
+    folded: tuple[str, ...]
     unfolded: dict[str, str]
     largest_change: float
     module: nn.Module
