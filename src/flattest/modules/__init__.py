@@ -8,4 +8,8 @@ derivative in the logits, and `output_hessian` takes that apart into columns, of
 draws some where there are many. `squared_gradients` sums the squared gradients of these columns
 over all samples: the Gauss-Newton part. `linearity` proves for which parameters that is all of the
 Hessian trace, and `residual` measures the rest. `results` tabulates.
+
+`symmetry` finds the changes of parameters that no output shows: scales and linear groups.
+`orbit_minimum` and `group_minimum` bring them and the measured figures together, and leave the
+numbers to `balancing` and `groups`; `moving` takes a module to the minimum, or away from it.
 """

@@ -8,18 +8,22 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from flattest.flatness import Flatness
 from flattest.modules.calls import Call, recorded
+from flattest.modules.curvature import output_hessian
 from flattest.modules.data import Batch, Kind, is_one_batch, read_batches, read_whole_batches
+from flattest.modules.group_minimum import GroupSums
 from flattest.modules.guards import measuring, refuse_training_mode
 from flattest.modules.losses import Loss
 from flattest.modules.orbit_minimum import Position, on_orbit
+from flattest.modules.output_hessian import OutputHessian
 from flattest.modules.parameters import choose, kind_of, unwrap
+from flattest.modules.part import Part
 from flattest.modules.settings import Settings, check_settings
 from flattest.modules.summation import Summation
 from flattest.modules.symmetry.finding import symmetries as find_symmetries
@@ -179,6 +183,10 @@ def measure_on_orbit(
                 measured = choose(module, parameters)
         with measuring(module, measured):
             summation = Summation(module, measured, settings, rng, watch)
+            groups = None
+            if symmetry == "all" and symmetries is not None:
+                groups = GroupSums(symmetries, module, hessian_of(settings.loss.name))
+                summation.observers.append(groups.add)
             try:
                 for whole in itertools.chain([first], batches):
                     call = _call(module, whole, settings)
@@ -195,8 +203,24 @@ def measure_on_orbit(
     n_everything = sum(p.numel() for p in module.parameters() if p.is_floating_point())
     flatness, position = results.tabulate(n_everything, kind, original), None
     if symmetries is not None:
-        flatness, position = on_orbit(flatness, symmetries)
+        flatness, position = on_orbit(flatness, symmetries, groups, results.norm)
     return Measurement(flatness, module, symmetries, position, example)
+
+
+def hessian_of(loss: str) -> Callable[[Part], OutputHessian]:
+    """Return a function from a part of the loss to the Hessian in its logits.
+
+    Parameters
+    ----------
+    loss : str
+        What to call the loss in messages.
+
+    Returns
+    -------
+    callable
+        The function.
+    """
+    return lambda part: output_hessian(part.evaluate, part.logits, loss)
 
 
 def _batches(X: Any, y: Any, kind: Kind, loss: Loss) -> Iterator[Any]:

@@ -14,11 +14,14 @@ from flattest.flatness import NOT_MEASURED, Flatness, LayerFlatness, Provenance
 from flattest.modules.balancing.coupled_layers import Layer
 from flattest.modules.balancing.minimum import BalanceStatus, minimise
 from flattest.modules.balancing.terms import Grid, Listed, Part, Terms
+from flattest.modules.group_minimum import GroupSums
 from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.symmetry.scaled_tensor import ScaledTensor
 from flattest.orbit import Orbit
 
 _RELATIVE_GAPS = {"torch.float64": 1e-13}
+_SURE, _STILL = 1e-8, 1e-12
+"""Relative gaps of a minimum over groups that is known, and of a network that is left alone."""
 _ROUGH_GAP = 1e-11
 """Of other dtypes, whose diagonals are not known better: below it a network is balanced."""
 
@@ -45,8 +48,10 @@ class Position:
         return not (self.z.any() or self.matrices or self.shifts)
 
 
-def on_orbit(flatness: Flatness, symmetries: Symmetries) -> tuple[Flatness, Position | None]:
-    """Add the minimum over all scales to a measurement.
+def on_orbit(
+    flatness: Flatness, symmetries: Symmetries, groups: GroupSums | None, norm: float
+) -> tuple[Flatness, Position | None]:
+    """Add the minimum over symmetries to a measurement.
 
     Parameters
     ----------
@@ -54,6 +59,10 @@ def on_orbit(flatness: Flatness, symmetries: Symmetries) -> tuple[Flatness, Posi
         The measurement, with its diagonal.
     symmetries : Symmetries
         Of the same module.
+    groups : GroupSums or None
+        The sums of linear groups; None for scales alone.
+    norm : float
+        What the sums of these are divided by.
 
     Returns
     -------
@@ -70,34 +79,56 @@ def on_orbit(flatness: Flatness, symmetries: Symmetries) -> tuple[Flatness, Posi
             f"in {negative[0]}, and scaling up makes it as small as one likes"
         )
         return _without(flatness, why), None
-    terms = Terms(parts_of(symmetries, diagonals), symmetries.tensors[0].channels)
+    channels = symmetries.tensors[0].channels
     rtol = _RELATIVE_GAPS.get(flatness.dtype, _ROUGH_GAP)
-    found = minimise(terms, rtol=rtol)
+    after: dict[str, float] = {}
+    if groups is None:
+        scales = minimise(Terms(parts_of(symmetries, diagonals), channels), rtol=rtol)
+        value, gap, attained, why = scales.value, scales.gap, scales.attained, scales.status.value
+        sure = scales.status is not BalanceStatus.STALLED
+        position = Position(scales.log_scales)
+    else:
+        rest = groups.rest(diagonals)
+        found = groups.minimise(parts_of(symmetries, rest), norm)
+        scales, value, gap, attained = found.scales, found.value, found.gap, found.attained
+        sure = gap <= _SURE * value
+        why = (BalanceStatus.CONVERGED if attained else BalanceStatus.NOT_ATTAINED).value
+        if not sure:
+            why = BalanceStatus.STALLED.value
+        after = groups.after(found, channels @ scales.log_scales)
+        diagonals = rest
+        position = Position(scales.log_scales, *groups.applied(found))
+        if flatness.gauss_newton <= value * (1 + max(rtol, _STILL)):
+            position = Position(np.zeros_like(scales.log_scales))
     scale_of = {tensor.name: tensor for tensor in symmetries.tensors}
     layers = tuple(
-        layer._replace(at_minimum=_scaled(layer, diagonals, scale_of.get(layer.name), found))
+        layer._replace(
+            at_minimum=_scaled(layer, diagonals, scale_of.get(layer.name), scales.log_scales)
+            + after.get(layer.name, 0.0)
+        )
         for layer in flatness.layers
     )
-    exact = flatness.provenance["gauss_newton"].exact and found.status is not BalanceStatus.STALLED
     orbit = Orbit(
-        minimum=found.value,
-        ratio=_ratio(flatness.gauss_newton, found.value),
-        gap=found.gap,
-        attained=found.attained,
-        why=found.status.value,
-        symmetry="scales",
+        minimum=value,
+        ratio=_ratio(flatness.gauss_newton, value),
+        gap=gap,
+        attained=attained,
+        why=why,
+        symmetry="scales" if groups is None else "all",
         batch_norm=symmetries.batch_norm,
         n_scales=symmetries.n_scales,
-        n_left_alone=int(found.left_alone.sum()),
+        n_groups=0 if groups is None else len(groups.members),
+        n_left_alone=int(scales.left_alone.sum()),
     )
+    exact = flatness.provenance["gauss_newton"].exact and sure
     result = replace(
         flatness,
-        orbit_minimum=found.value,
+        orbit_minimum=value,
         orbit=orbit,
         layers=layers,
         provenance={**flatness.provenance, "orbit_minimum": _provenance(flatness, orbit, exact)},
     )
-    return result, Position(found.log_scales)
+    return result, position
 
 
 def parts_of(symmetries: Symmetries, diagonals: Mapping[str, Tensor]) -> list[Part]:
@@ -222,12 +253,12 @@ def _scaled(
     layer: LayerFlatness,
     diagonals: Mapping[str, Tensor],
     tensor: ScaledTensor | None,
-    found: object,
+    z: np.ndarray,
 ) -> float:
     """Return the part of a tensor in the trace at the minimum."""
     if tensor is None:
         return layer.gauss_newton
-    factors = (-2 * tensor.log_scales(found.log_scales)).exp()  # type: ignore[attr-defined]
+    factors = (-2 * tensor.log_scales(z)).exp()
     return float((diagonals[layer.name].detach().cpu() * factors).sum())
 
 
@@ -243,7 +274,8 @@ def _provenance(flatness: Flatness, orbit: Orbit, exact: bool) -> Provenance:
     if residual.exact and flatness.residual == 0:
         of += ", which is all of the trace"
     why = (
-        f"the least of {of} over {orbit.n_scales:,} scales; {orbit.why} "
+        f"the least of {of} over {orbit.n_scales:,} scales and {orbit.n_groups:,} linear groups; "
+        f"{orbit.why} "
         f"Dual gap {orbit.certificate:.1g}"
     )
     if not flatness.provenance["gauss_newton"].exact:

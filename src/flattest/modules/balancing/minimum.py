@@ -79,7 +79,9 @@ class ScaleMinimum:
     n_steps: int
 
 
-def minimise(terms: Terms, constant: float = 0.0, rtol: float = 1e-13) -> ScaleMinimum:
+def minimise(
+    terms: Terms, constant: float = 0.0, rtol: float = 1e-13, start: Vector | None = None
+) -> ScaleMinimum:
     r"""Minimise a sum of exponentials over all log scales.
 
     Parameters
@@ -89,7 +91,9 @@ def minimise(terms: Terms, constant: float = 0.0, rtol: float = 1e-13) -> ScaleM
     constant : float
         What is added that no scale changes.
     rtol : float
-        The gap to stop at, relative to the value. Where it holds at ``z = 0``, that is the answer.
+        The gap to stop at, relative to the value. Where it holds at the start, that is the answer.
+    start : array of shape (n,), optional
+        Where to start; 0 by default.
 
     Returns
     -------
@@ -125,7 +129,8 @@ def minimise(terms: Terms, constant: float = 0.0, rtol: float = 1e-13) -> ScaleM
         pairs = list(zip(terms.parts, lasting, strict=True))
         fading = Terms([part.some(~which) for part, which in pairs], terms.channels)
         terms = Terms([part.some(which) for part, which in pairs], terms.channels)
-    z, gap, steps = _descend(terms, constant, rtol)
+    origin = np.zeros(terms.n_scales) if start is None else start
+    z, gap, steps = _descend(terms, constant, rtol, origin)
     z, left_alone = _leave_alone(terms, z, constant)
     flows = terms.at(z)
     value = constant + flows.value
@@ -166,9 +171,8 @@ def _leave_alone(terms: Terms, z: Vector, constant: float) -> tuple[Vector, Bool
     return z, idle
 
 
-def _descend(terms: Terms, constant: float, rtol: float) -> tuple[Vector, float, int]:
+def _descend(terms: Terms, constant: float, rtol: float, z: Vector) -> tuple[Vector, float, int]:
     """Return the point, the bound on its error, and the number of steps."""
-    z = np.zeros(terms.n_scales)
     step = newton_step(terms, z)
     if step.gap <= rtol * (constant + step.value):
         return z, step.gap, 0

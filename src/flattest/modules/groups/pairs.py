@@ -126,6 +126,10 @@ def minimise_pair(first: Float[Tensor, "k r"], second: Float[Tensor, "l r"]) -> 
     error = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     error = error - matrix @ inverse_transposed.T
     inverse_transposed = inverse_transposed + error.T @ inverse_transposed
+    # Of all M with one P, the symmetric one: the identity where nothing is to be gained.
+    turn, _, kept = torch.linalg.svd(matrix)
+    rotation = (turn @ kept).T
+    matrix, inverse_transposed = rotation @ matrix, rotation @ inverse_transposed
     moved = first @ inverse_transposed.T, second @ matrix.T
     squares = [part.T @ part for part in moved]
     at_matrix = float(sum(square.trace() for square in squares))

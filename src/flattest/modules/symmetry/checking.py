@@ -21,6 +21,8 @@ from flattest.modules.trees import map_leaves
 
 TOLERANCE = 1e-10
 """The largest change of an output, relative to the largest output."""
+_ROUNDINGS, _LARGEST = 100, 1e-6
+"""How many times what the last digits change outputs by is allowed, and at most."""
 
 
 class _Float64(TorchDispatchMode):
@@ -46,6 +48,7 @@ class Comparison:
         self.module = copy.deepcopy(module).double().requires_grad_(False)
         self._batch, self._output = batch, output
         self._original = {name: p.clone() for name, p in self.module.named_parameters()}
+        self._rounding: float | None = None
         self._expected = self._outputs()
         if not self._expected.any():
             # Outputs that are zero throughout would show nothing: symmetries hold for any weights.
@@ -74,6 +77,25 @@ class Comparison:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(0.1 * noise.to(parameter.device))
             self._original[name] = parameter.clone()
+
+    def breaks(self, change: float) -> bool:
+        """Tell whether a change of the outputs is one of the function, and not of rounding.
+
+        The limit is 1e-10, unless the module itself is so badly scaled that perturbing the last
+        digit of its parameters changes its outputs by more than a hundredth of that.
+        """
+        if change <= TOLERANCE:
+            return False
+        if self._rounding is None:
+            generator = torch.Generator().manual_seed(0)
+            unit = torch.finfo(torch.float64).eps
+            for parameter in self.module.parameters():
+                signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
+                parameter.mul_(1 + unit * signs.to(parameter))
+            self._rounding = self.difference()
+            for name, parameter in self.module.named_parameters():
+                parameter.copy_(self._original[name])
+        return change > min(_LARGEST, _ROUNDINGS * self._rounding)
 
     def difference(self) -> float:
         """Return the largest change of an output of the module as it is now."""
@@ -148,11 +170,11 @@ def largest_change(
         return 0.0
     comparison = Comparison(module, batch, output)
     changed = comparison.change(tensors, groups, z, matrices, shifts)
-    if changed > TOLERANCE:
+    if comparison.breaks(changed):
         alone = comparison.change(tensors, (), z)
         names = (
             _moved(comparison, tensors, z)
-            if alone > TOLERANCE
+            if comparison.breaks(alone)
             else _transformed(comparison, tensors, groups, matrices, shifts, len(z))
         )
         _refuse(comparison, changed, names)
@@ -201,7 +223,7 @@ def check(
     rng = np.random.default_rng(random_state)
     z = 0.7 * rng.standard_normal(n_scales)
     changed = comparison.change(tensors, groups, z)
-    if changed > TOLERANCE:
+    if comparison.breaks(changed):
         _refuse(comparison, changed, _moved(comparison, tensors, z))
     matrices = {number: random_matrix(group, rng) for number, group in enumerate(groups)}
     shifts = {
@@ -211,7 +233,7 @@ def check(
     }
     if groups:
         moved = comparison.change(tensors, groups, np.zeros(n_scales), matrices, shifts)
-        if moved > TOLERANCE:
+        if comparison.breaks(moved):
             names = _transformed(comparison, tensors, groups, matrices, shifts, n_scales)
             _refuse(comparison, moved, names)
         changed = max(changed, moved)
@@ -278,7 +300,7 @@ def _moved(comparison: Comparison, tensors: Sequence[ScaledTensor], z: np.ndarra
         half = suspects[: len(suspects) // 2]
         part = np.zeros_like(z)
         part[half] = z[half]
-        guilty = comparison.change(tensors, (), part) > TOLERANCE
+        guilty = comparison.breaks(comparison.change(tensors, (), part))
         suspects = half if guilty else suspects[len(suspects) // 2 :]
     part = np.zeros_like(z)
     part[suspects] = 1.0
@@ -298,7 +320,7 @@ def _transformed(
     for number, group in enumerate(groups):
         one = {k: v for k, v in matrices.items() if k == number}
         shift = {k: v for k, v in shifts.items() if k == number}
-        if comparison.change(tensors, groups, np.zeros(n_scales), one, shift) > TOLERANCE:
+        if comparison.breaks(comparison.change(tensors, groups, np.zeros(n_scales), one, shift)):
             names = dict.fromkeys(f.name for f in (*group.forward, *group.backward))
             return f"transforming {' with '.join(names)}"
     return "transforming several groups at once"
