@@ -63,7 +63,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def trained(kind: str, seed: int, steps: int = 100) -> nn.Module:
+def trained(kind: str, seed: int, steps: int = 60) -> nn.Module:
     """Return a network after some steps of Adam, in float64 and evaluation mode."""
     X, y = digits()
     with torch.random.fork_rng():

@@ -960,3 +960,23 @@ def test_what_is_no_flatness_cannot_be_merged() -> None:
     part = ft.measure(line, X, Y)
     with pytest.raises(TypeError, match=r"parts\[1\] is of type int; only the Flatness of"):
         ft.Flatness.merge([part, 3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, f: ft.balance("net", X, Y), "model must be a torch.nn.Module"),
+        (lambda m, f: ft.sharpen(None, 2, X), "model must be a torch.nn.Module"),
+        (lambda m, f: ft.rescale([m], 2, X), "model must be a torch.nn.Module"),
+        (lambda m, f: ft.quantise("net", 4), "module must be a torch.nn.Module"),
+        (lambda m, f: ft.allocate_bits(None, m, budget=4), "flatness must be what"),
+        (lambda m, f: ft.allocate_bits(f, None, budget=4), "module must be a torch.nn.Module"),
+        (lambda m, f: ft.allocate_bits(f, m, budget=4, bits=4), "bits must be a list"),
+        (lambda m, f: ft.allocate_bits(f, m, budget=[4]), "budget must be a real number"),
+    ],
+)
+def test_what_is_no_module_is_not_moved_or_rounded(call: Any, message: str) -> None:
+    line = torch.nn.Linear(D, 1).double()
+    flatness = ft.measure(line, X, Y[:, None])
+    with pytest.raises(TypeError, match=message):
+        call(line, flatness)

@@ -28,6 +28,7 @@ LAYERS = [
     "orbit",
     "flatness",
     "modules",
+    "quantisation",
     "two_layer",
     "datasets",
     "interpolators",

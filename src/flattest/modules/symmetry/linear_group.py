@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -47,7 +47,7 @@ class Factor:
     rows: Tensor
     at: tuple[tuple[int, int], ...] = ()
 
-    def read(self, tensor: Tensor) -> Float[Tensor, "r c"]:
+    def read(self, tensor: Tensor) -> Shaped[Tensor, "r c"]:
         """Return the factor.
 
         Parameters
@@ -63,7 +63,7 @@ class Factor:
         rows = self.rows.to(tensor.device)
         return self._view(tensor).index_select(0, rows).reshape(len(rows), -1)
 
-    def write(self, tensor: Tensor, matrix: Float[Tensor, "r c"]) -> None:
+    def write(self, tensor: Tensor, matrix: Shaped[Tensor, "r c"]) -> None:
         """Overwrite the factor in a tensor.
 
         Parameters
