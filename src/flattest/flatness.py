@@ -432,8 +432,9 @@ class Flatness:
         entry = self.provenance.get(name)
         return entry.mark if entry else ""
 
-    def _scope(self) -> str:
-        """Say in a line what was measured, for below the table."""
+    @property
+    def scope(self) -> str:
+        """What was measured, in a line, for below the table."""
         left_out = f" ({self.n_left_out:,} more left out)" if self.n_left_out else ""
         so_far = " before it was interrupted" if self.partial else ""
         return (
@@ -446,7 +447,7 @@ class Flatness:
         lines = [type(self).__name__]
         for label, level, value, mark in self.rows():
             lines.append(f"  {'  ' * level + label:<25} {value:>12.6g}  {mark}".rstrip())
-        return "\n".join([*lines, f"  {self._scope()}"])
+        return "\n".join([*lines, f"  {self.scope}"])
 
     def _repr_html_(self) -> str:
         """Show the same table in a notebook."""
@@ -455,7 +456,7 @@ class Flatness:
             f"</td><td>{value:.6g}</td><td>{html.escape(mark)}</td></tr>"
             for label, level, value, mark in self.rows()
         )
-        head = f"<caption>{type(self).__name__}: {html.escape(self._scope())}</caption>"
+        head = f"<caption>{type(self).__name__}: {html.escape(self.scope)}</caption>"
         return f"<table>{head}<tbody>{body}</tbody></table>"
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Bad input for modules meets one clear sentence, and leaves the model alone."""
 
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import flattest as ft
 
@@ -50,6 +53,12 @@ def twice(model, batch):
 
 def never(model, batch):
     return batch[1].mean()
+
+
+def read_before():
+    batches = iter([(X, Y)])
+    next(batches)
+    return batches
 
 
 CASES = {
@@ -228,6 +237,173 @@ CASES = {
         TypeError,
         "must be a batch or an iterable",
     ),
+    "memory that is no size": (
+        lambda: ft.measure(line(), X, Y, memory="plenty"),
+        ValueError,
+        "memory must be a size such as '2 GiB'",
+    ),
+    "memory for less than a sample": (
+        lambda: ft.measure(line(), X, Y, memory=10),
+        ValueError,
+        "one sample takes about",
+    ),
+    "two limits": (
+        lambda: ft.measure(line(), X, Y, memory="1 GB", batch_size=2),
+        ValueError,
+        "give one of the two",
+    ),
+    "unknown mode": (
+        lambda: ft.measure(line(), X, Y, mode="fast"),
+        ValueError,
+        "mode must be one of 'auto', 'exact', 'sampled', not 'fast'",
+    ),
+    "unknown residual": (
+        lambda: ft.measure(line(), X, Y, residual="all"),
+        ValueError,
+        "residual must be one of",
+    ),
+    "tolerance of zero": (
+        lambda: ft.measure(line(), X, Y, rtol=0.0),
+        ValueError,
+        "rtol must be",
+    ),
+    "eigenvalue of another matrix": (
+        lambda: ft.measure(line(), X, Y, largest_eigenvalue="fisher"),
+        ValueError,
+        "largest_eigenvalue must be one of 'hessian', 'gauss_newton'",
+    ),
+    "random state": (
+        lambda: ft.measure(line(), X, Y, random_state="seed"),
+        TypeError,
+        "random_state",
+    ),
+    "unknown loss": (
+        lambda: ft.measure(line(), X, Y, loss="l2"),
+        ValueError,
+        "loss must be one of 'mse'",
+    ),
+    "class of a loss": (
+        lambda: ft.measure(line(), X, Y, loss=nn.MSELoss),
+        TypeError,
+        r"loss is the class MSELoss; make one, as in MSELoss\(\)",
+    ),
+    "loss that cannot be called": (
+        lambda: ft.measure(line(), X, Y, loss=3),
+        TypeError,
+        "loss must be a name, a torch.nn loss or a function",
+    ),
+    "loss per sample": (
+        lambda: ft.measure(line(), X, Y, loss=nn.MSELoss(reduction="none")),
+        ValueError,
+        "gives no single loss",
+    ),
+    "loss of several values": (
+        lambda: ft.measure(line(), X, Y, loss=lambda z, y: ((z - y) ** 2).mean(1)),
+        (TypeError, ValueError),
+        "one number",
+    ),
+    "loss that is not finite": (
+        lambda: ft.measure(line(), X, Y, loss=lambda z, y: (z - y).pow(2).mean() / 0),
+        ValueError,
+        "NaN|inf",
+    ),
+    "loss that couples samples": (
+        lambda: ft.measure(line(), X, Y, loss=lambda z, y: z.mean() ** 2),
+        ValueError,
+        "no sum over samples",
+    ),
+    "loss without outputs": (
+        lambda: ft.measure(line(), X, Y, loss=lambda z, y: y.mean()),
+        ValueError,
+        "does not depend on the model's outputs",
+    ),
+    "loss cut off": (
+        lambda: ft.measure(line(), X, Y, loss=lambda z, y: (z.detach() - y).pow(2).mean()),
+        ValueError,
+        "does not depend on the model's outputs",
+    ),
+    "all targets ignored": (
+        lambda: ft.measure(line(), X, torch.full((4,), -100), loss="cross_entropy"),
+        ValueError,
+        "counts no sample",
+    ),
+    "classes out of range": (
+        lambda: ft.measure(line(), X, torch.tensor([0, 1, 2, 0]), loss="cross_entropy"),
+        ValueError,
+        "y holds classes from 0 to 2, but the model has 2 outputs",
+    ),
+    "classes that are no integers": (
+        lambda: ft.measure(line(), X, torch.zeros(4), loss="cross_entropy"),
+        TypeError,
+        "takes integer classes",
+    ),
+    "probabilities out of shape": (
+        lambda: ft.measure(line(), X, torch.zeros(4, 3), loss="cross_entropy"),
+        TypeError,
+        "probabilities of shape",
+    ),
+    "classes for one number": (
+        lambda: ft.measure(
+            Returns(lambda z: z[:, 0]), X, torch.zeros(4).long(), loss="cross_entropy"
+        ),
+        ValueError,
+        "needs outputs of shape",
+    ),
+    "batch norm in training": (
+        lambda: ft.measure(nn.Sequential(line(), nn.BatchNorm1d(2)), X, Y),
+        ValueError,
+        r"1 is a BatchNorm1d in training mode.*call model.eval\(\) first",
+    ),
+    "dropout in training": (
+        lambda: ft.measure(nn.Sequential(line(), nn.Dropout()), X, Y),
+        ValueError,
+        "1 is a Dropout in training mode, which draws at random",
+    ),
+    "random numbers": (
+        lambda: ft.measure(Returns(lambda z: z + torch.rand_like(z)), X, Y),
+        ValueError,
+        "the model draws random numbers",
+    ),
+    "coupled samples": (
+        lambda: ft.measure(Returns(lambda z: z - z.mean(0)), X, Y),
+        ValueError,
+        "depend on the other samples",
+    ),
+    "no gradient": (
+        lambda: ft.measure(Returns(torch.Tensor.detach), X, Y),
+        ValueError,
+        "do not depend on any measured parameter",
+    ),
+    "reentrant checkpoint": (
+        lambda: ft.measure(Returns(lambda z: checkpoint(torch.relu, z, use_reentrant=True)), X, Y),
+        ValueError,
+        "use_reentrant=False",
+    ),
+    "complex data": (
+        lambda: ft.measure(line(), np.ones((4, 3), dtype=complex), Y),
+        TypeError,
+        "must hold real numbers",
+    ),
+    "data on the meta device": (
+        lambda: ft.measure(line(), X.to("meta"), Y),
+        ValueError,
+        "meta device",
+    ),
+    "a single number": (
+        lambda: ft.measure(line(), torch.tensor(1.0), Y),
+        ValueError,
+        "no dimension that samples could lie along",
+    ),
+    "read before": (
+        lambda: ft.measure(line(), read_before(), loss="mse"),
+        ValueError,
+        "already read",
+    ),
+    "panel of a two-layer network": (
+        lambda: ft.measure(ft.TwoLayerNet([[1.0]], [1.0], "abs"), [[1.0]], [1.0], panel=True),
+        ValueError,
+        "panel is not for two-layer networks",
+    ),
     "output of a two-layer network": (
         lambda: ft.measure(ft.TwoLayerNet([[1.0]], [1.0], "abs"), [[1.0]], [1.0], output="logits"),
         ValueError,
@@ -242,7 +418,7 @@ def test_one_clear_sentence(name):
     with pytest.raises(error, match=message) as caught:
         call()
     text = str(caught.value)
-    assert text[0].isupper() or text.split()[0] in (
-        *("X", "y", "model", "output", "output='b'", "parameters", "batch_size", "chunk_size"),
-    )
+    first = text.split()[0].partition("=")[0]
+    # A sentence begins with a capital, the name of an argument or that of a layer.
+    assert text[0].isupper() or first in inspect.signature(ft.measure).parameters or first == "1"
     assert "\n" not in text

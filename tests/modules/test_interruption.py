@@ -79,8 +79,7 @@ def test_losses_that_are_functions():
     assert found.gauss_newton == pytest.approx(expected.gauss_newton, rel=1e-12)
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
-@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize(("activation", "calls"), [(nn.ReLU, 1), (nn.GELU, 1), (nn.GELU, 2)])
 def test_the_batches_before(activation, calls):
     # The second pass with a graph over the same samples is that of the residual part.
     batches = [(X[:6], Y[:6]), (X[6:], Y[6:])]

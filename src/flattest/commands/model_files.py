@@ -180,11 +180,46 @@ def load_data(reference: str, module: nn.Module) -> Data:
     return Data(next(iter(arrays.values())) if len(arrays) == 1 else arrays, y)
 
 
-def _call(reference: str, what: str) -> Any:
+def load_loss(name: str) -> Any:
+    """Return a loss.
+
+    Parameters
+    ----------
+    name : str
+        The name of a loss of :func:`flattest.measure`; or, as for `load_module`, that of a function
+        of logits and targets, or of a class, which is made without arguments.
+
+    Returns
+    -------
+    str or callable
+        What :func:`flattest.measure` takes.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such function.
+
+    Examples
+    --------
+    >>> from flattest.commands.model_files import load_loss
+    >>> load_loss("mse"), load_loss("torch.nn:HuberLoss")
+    ('mse', HuberLoss())
+    """
+    if ":" not in name:
+        return name
+    found = _import(name, "The loss")
+    return found() if isinstance(found, type) else found
+
+
+def _import(reference: str, what: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # the program's own folder stands where Python puts the user's
-    function = load(reference, what=what, error=ModelFileError)
+    return load(reference, what=what, error=ModelFileError)
+
+
+def _call(reference: str, what: str) -> Any:
+    function = _import(reference, what)
     try:
         return function()
     except Exception as error:

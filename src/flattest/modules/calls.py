@@ -130,7 +130,7 @@ class Call:
         except _USUAL as error:
             text = (str(error).strip().splitlines() or ["no message"])[0]
             if text.startswith("Guard failed"):
-                text += "; export it with dynamic shapes, so that it takes any number of samples"
+                text += "; export it with dynamic shapes, so that it takes any number of samples."
             raise ValueError(
                 f"The model's forward pass failed on X with {type(error).__name__}: {text}"
             ) from error

@@ -20,12 +20,13 @@ from flattest.modules.memory import Line, peak
 from flattest.modules.output_hessian import OutputHessian
 from flattest.modules.parameters import Measured
 from flattest.modules.part import Part
+from flattest.modules.residual import ResidualTrace, proved
 from flattest.modules.residual_part import ResidualPart
 from flattest.modules.results import Cost
 from flattest.modules.sampling import Draws, draws_needed, pilot_draws, spread
 from flattest.modules.settings import Settings
 from flattest.modules.squared_gradients.accumulation import BUDGET, SquaredGradients, entries
-from flattest.modules.squared_gradients.bottleneck import find_head
+from flattest.modules.squared_gradients.bottleneck import find_head, width
 from flattest.modules.squared_gradients.calibration import (
     CoupledSamplesError,
     HiddenParameterError,
@@ -64,6 +65,8 @@ class Columns:
         Backward passes.
     n_done : int
         The samples of the last batch whose columns are all in the sums.
+    proved : list of ResidualTrace or None
+        The residual traces of the last batch, where all of them are proved to be 0.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Columns:
             [entry.tensor for entry in measured], rows if settings.panel else (), budget
         )
         self.cost, self._drawn, self.n_done = Cost(), 0.0, 0
+        self.proved: list[ResidualTrace] | None = []
         self._variance = torch.zeros(len(measured) + 1, dtype=torch.float64)
         self._adaptive_variance = 0.0
         self._entries, self._width = 1, 1
@@ -129,7 +133,7 @@ class Columns:
         graph = self._graph(call, few)
         head = find_head(graph, self.squares.parameters)
         outputs = graph.outputs[0].numel()
-        self._width = outputs if head is None else head.weight.shape[1]
+        self._width = outputs if head is None else width(head)
         if limit is not None:
             return min(limit, call.n_samples)
         self._entries = max(1, entries(graph) // few.stop)
@@ -151,7 +155,7 @@ class Columns:
         Part
             The batch, with the number of samples that were worked on together.
         """
-        self.n_done = 0
+        self.n_done, self.proved = 0, []
         self._watch.stage(0)
         hessian = output_hessian(part.evaluate, part.logits, self._settings.loss.name)
         if self._settings.memory is not None:
@@ -263,7 +267,15 @@ class Columns:
             if sums is self.squares:
                 self.n_done = chosen.stop
             if watch is not None:
+                self._prove(graph)
                 watch.tick(chosen.stop - start)
+
+    def _prove(self, graph: Graph) -> None:
+        """Look for a proof that there is no residual part, while the graph is at hand."""
+        if self.proved is not None and self._settings.residual != "none":
+            named = {entry.name: entry.tensor for entry in self._measured}
+            found = proved(graph.outputs, named)
+            self.proved = None if found is None else [*self.proved, found]
 
     def _graph(self, call: Call, samples: slice) -> Graph:
         outputs, leaves = call.outputs(samples)

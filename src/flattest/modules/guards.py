@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from flattest.modules.embedding_bags import differentiable
 from flattest.modules.parameters import Measured
 
 _HOOKS = ("_backward_hooks", "_backward_pre_hooks")
@@ -63,6 +64,7 @@ def measuring(model: nn.Module, measured: list[Measured]) -> Iterator[None]:
             for name in _HOOKS:
                 module.__dict__[name] = type(module.__dict__[name])()
         _choose_kernels(model, stack)
+        stack.enter_context(differentiable(model))
         stack.enter_context(torch.enable_grad())
         yield
 

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_CACHED = 1 << 17  # entries of differences that stay in the processor's cache
 _NEGLIGIBLE = 1e-15  # of the largest eigenvalue: below it a column is rounding
 
 
@@ -72,14 +73,19 @@ class OutputHessian(ABC):
     ) -> Float[Tensor, "n positions k"]:
         """Return one component per position, divided by its norm."""
 
-    def own(self, samples: slice) -> Float[Tensor, "n k"]:
-        """Return the diagonal, for logits with one axis besides the samples'."""
+    @property
+    def along_last(self) -> bool:
+        """Whether components run along the last axis: positions have blocks of their own."""
+        return len(self.shape) > 1 and self._position_axis == len(self.shape) - 1
+
+    def own(self, samples: slice) -> Float[Tensor, "n positions k"]:
+        """Return the diagonal, if components run along the last axis."""
         raise NotImplementedError
 
     def through(
         self, weight: Float[Tensor, "k width"], samples: slice
-    ) -> Float[Tensor, "n width width"]:
-        """Return ``W^T H W``, for logits with one axis besides the samples'."""
+    ) -> Float[Tensor, "n positions width width"]:
+        """Return ``W^T H W`` at each position, if components run along the last axis."""
         raise NotImplementedError
 
     def spread(self, values: Float[Tensor, "n positions k"], n_samples: int) -> Tensor:
@@ -137,15 +143,21 @@ class Diagonal(OutputHessian):
         k = self.shape[1] if len(self.shape) > 1 else 1
         return torch.nn.functional.one_hot(chosen, k).to(self.diagonal)
 
-    def own(self, samples: slice) -> Float[Tensor, "n k"]:
+    @property
+    def along_last(self) -> bool:
+        """True of any axis."""
+        return len(self.shape) > 1
+
+    def own(self, samples: slice) -> Float[Tensor, "n positions k"]:
         """Return the second derivatives."""
-        return self.diagonal[samples]
+        diagonal = self.diagonal[samples]
+        return diagonal.reshape(len(diagonal), -1, self.shape[-1])
 
     def through(
         self, weight: Float[Tensor, "k width"], samples: slice
-    ) -> Float[Tensor, "n width width"]:
+    ) -> Float[Tensor, "n positions width width"]:
         """Return ``W^T H W``."""
-        return (weight.mT * self.own(samples)[:, None]) @ weight
+        return (weight.mT * self.own(samples)[..., None, :]) @ weight
 
 
 class Softmax(OutputHessian):
@@ -214,25 +226,30 @@ class Softmax(OutputHessian):
         norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
         return (vectors / norms).nan_to_num(0)
 
-    def own(self, samples: slice) -> Float[Tensor, "n k"]:
+    def own(self, samples: slice) -> Float[Tensor, "n positions k"]:
         """Return multiples of ``p (1 - p)``."""
-        p = self._p[samples][:, 0]
+        p = self._p[samples]
         rest = 1 - p
-        rest[:, 0] = p[:, 1:].sum(dim=-1)
-        own = torch.zeros_like(p).scatter_(-1, self._order[samples][:, 0], p * rest)
-        return own * self._factors[samples]
+        rest[..., 0] = p[..., 1:].sum(dim=-1)
+        own = torch.zeros_like(p).scatter_(-1, self._order[samples], p * rest)
+        return own * self._factors[samples][..., None]
 
     def through(
         self, weight: Float[Tensor, "k width"], samples: slice
-    ) -> Float[Tensor, "n width width"]:
+    ) -> Float[Tensor, "n positions width width"]:
         """Return the covariance of the rows of W under p, from their differences."""
-        p = self._probabilities[samples][:, 0]
-        # From the likeliest row, for then a certain sample leaves no difference of large terms.
-        top = weight[self._order[samples][:, 0, 0]]
-        apart = weight - top[:, None]
-        apart = apart - (p[:, None] @ apart)
-        covariance = (apart * p[..., None]).mT @ apart
-        return covariance * self._factors[samples][..., None]
+        p = self._probabilities[samples]
+        flat, likeliest = p.flatten(0, 1), self._order[samples][..., 0].flatten()
+        step = max(1, _CACHED // weight.numel())
+        parts = []
+        for chosen, top in zip(flat.split(step), likeliest.split(step), strict=True):
+            # From the likeliest row, for then a certain sample leaves no difference of large terms.
+            roots = chosen.sqrt()
+            apart = (weight - weight[top][:, None]).mul_(roots[..., None])
+            mean = roots[:, None] @ apart
+            parts.append(apart.mT @ apart - mean.mT @ mean)
+        covariance = torch.cat(parts).reshape(*p.shape[:2], *[weight.shape[1]] * 2)
+        return covariance * self._factors[samples][..., None, None]
 
     def _squared_norms(self) -> Tensor:
         """Return ``||e_c - p||**2``, from terms that do not cancel."""
@@ -250,10 +267,10 @@ class Softmax(OutputHessian):
 
 
 class Blocks(OutputHessian):
-    """Any symmetric block per position: eigenvectors of the block scaled to a unit diagonal.
+    """Any symmetric block per position: eigenvectors, or the columns of a Cholesky factor.
 
-    So every entry is accurate relative to its own size, and rescaled units get rescaled figures,
-    however far apart their scales are.
+    These are of the block scaled to a unit diagonal, so that every entry is accurate relative to
+    its own size, and rescaled units get rescaled figures, however far apart their scales are.
 
     Parameters
     ----------
@@ -263,16 +280,26 @@ class Blocks(OutputHessian):
         The axis along which a block runs; None for one block per sample.
     blocks : Tensor of shape (n, positions, k, k)
         The blocks.
+    quick : bool
+        Whether Cholesky factors do, which take a tenth of the time. To draw columns, eigenvectors
+        are better.
     """
 
     def __init__(
-        self, shape: torch.Size, axis: int | None, blocks: Float[Tensor, "n positions k k"]
+        self,
+        shape: torch.Size,
+        axis: int | None,
+        blocks: Float[Tensor, "n positions k k"],
+        *,
+        quick: bool = False,
     ) -> None:
         super().__init__(shape)
         self._axis = axis
         symmetric = (blocks + blocks.mT) / 2
         sizes = _sizes(symmetric)
-        values, vectors = torch.linalg.eigh(symmetric / (sizes[..., None] * sizes[..., None, :]))
+        scaled = symmetric / (sizes[..., None] * sizes[..., None, :])
+        found: tuple[Tensor, Tensor] = (_cholesky if quick else torch.linalg.eigh)(scaled)
+        values, vectors = found
         largest = values.abs().amax()
         values = torch.where(values.abs() > _NEGLIGIBLE * largest, values, 0)
         vectors = sizes[..., None] * vectors
@@ -316,16 +343,21 @@ class Blocks(OutputHessian):
         index = chosen[..., None, None].expand(*vectors.shape[:-1], 1)
         return vectors.gather(-1, index)[..., 0]
 
-    def own(self, samples: slice) -> Float[Tensor, "n k"]:
-        """Return the diagonal of the block."""
-        values, vectors = self._values[samples][:, 0], self._vectors[samples][:, 0]
+    @property
+    def along_last(self) -> bool:
+        """Not where one block is that of a whole sample with several positions."""
+        return super().along_last or (self._axis is None and len(self.shape) == 2)
+
+    def own(self, samples: slice) -> Float[Tensor, "n positions k"]:
+        """Return the diagonals of the blocks."""
+        values, vectors = self._values[samples], self._vectors[samples]
         return (vectors**2 @ values[..., None])[..., 0]
 
     def through(
         self, weight: Float[Tensor, "k width"], samples: slice
-    ) -> Float[Tensor, "n width width"]:
+    ) -> Float[Tensor, "n positions width width"]:
         """Return ``W^T H W``."""
-        values, vectors = self._values[samples][:, 0], self._vectors[samples][:, 0]
+        values, vectors = self._values[samples], self._vectors[samples]
         rows = vectors.mT @ weight
         return (rows * values[..., None]).mT @ rows
 
@@ -340,6 +372,19 @@ def _sizes(blocks: Float[Tensor, "n positions k k"]) -> Float[Tensor, "n positio
     bounds = sizes[..., None] * sizes[..., None, :]
     definite = (blocks.abs() <= (1 + 1e-6) * bounds).flatten(-2).all(dim=-1, keepdim=True)
     return torch.where(definite & (sizes > 0), sizes, 1)
+
+
+def _cholesky(
+    blocks: Float[Tensor, "n positions k k"],
+) -> tuple[Float[Tensor, "n positions k"], Float[Tensor, "n positions k k"]]:
+    """Return values and unit vectors with ``H = sum_c values_c v_c v_c^T``."""
+    factors, failed = torch.linalg.cholesky_ex(blocks)
+    norms = torch.linalg.vector_norm(factors, dim=-2)
+    values, vectors = norms**2, factors / norms[..., None, :]
+    singular = failed != 0  # or with negative curvature
+    if bool(singular.any()):
+        values[singular], vectors[singular] = torch.linalg.eigh(blocks[singular])
+    return values, vectors
 
 
 def by_position(values: Tensor, axis: int) -> Float[Tensor, "n positions k"]:

@@ -222,6 +222,35 @@ def residual_trace(
         return _report(parameters, known, results, standard_error)
 
 
+def proved(outputs: Tensor, parameters: Mapping[str, Tensor]) -> ResidualTrace | None:
+    """Return the residual trace where it is proved to be 0 in every tensor.
+
+    Parameters
+    ----------
+    outputs : Tensor
+        The outputs, with the autograd graph of a model without fused operations.
+    parameters : mapping of str to Tensor
+        The leaf tensors.
+
+    Returns
+    -------
+    ResidualTrace or None
+        None where something is left to measure.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flattest.modules.residual import proved
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> proved(layer(torch.ones(1, 1)), dict(layer.named_parameters())).value
+    0.0
+    """
+    known = proofs(outputs, parameters)
+    if not all(proof.linear for proof in known.values()):
+        return None
+    return _report(parameters, known, {}, None)
+
+
 def added(parts: Iterable[ResidualTrace]) -> ResidualTrace:
     """Add the traces of parts of a data set, whose losses add up to the loss of the whole.
 

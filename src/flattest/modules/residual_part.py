@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,9 @@ class ResidualPart:
         self._parts: list[ResidualTrace] = []
         self.missing = "not measured, as residual='none'" if method == "none" else None
 
-    def add(self, part: Part, gauss_newton: float) -> None:
+    def add(
+        self, part: Part, gauss_newton: float, proved: Sequence[ResidualTrace] | None = None
+    ) -> None:
         """Add a batch.
 
         Parameters
@@ -62,8 +65,14 @@ class ResidualPart:
             The batch.
         gauss_newton : float
             Its Gauss-Newton trace.
+        proved : sequence of ResidualTrace, optional
+            The residual traces of its micro-batches, where these are proved to be 0.
         """
         if self.missing is not None:
+            return
+        if proved:
+            self._parts.extend(proved)
+            self._watch.tick(part.call.n_samples)
             return
         slopes = self._slopes(part)
         wanted = self._rtol * gauss_newton * (part.step / part.call.n_samples) ** 0.5

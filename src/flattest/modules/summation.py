@@ -133,7 +133,8 @@ class Summation:
         if self._settings.panel:
             self._add_fisher_rao(part)
         self._watch.stage(1)
-        self._residual.add(part, self._columns.gauss_newton() - before)
+        grown = self._columns.gauss_newton() - before
+        self._residual.add(part, grown, self._columns.proved)
 
     def _count(self, weight: float, value: float, n_samples: int) -> None:
         self._normaliser += weight

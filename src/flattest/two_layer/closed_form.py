@@ -172,6 +172,11 @@ class Accumulator:
         self._power_sums = self._zeros(2)  # sum_i |z|**(2p) where z > 0, and where z < 0
         self._slope_sums = self._zeros(2)  # sum_i |z|**(2p-2) ||x||**2, likewise
         self._kink_sum = self._zeros()  # sum_i ||x||**2 where z = 0
+        # Or, for p = 1, by the side of the steeper slope, which is number `_steep`: its sums of
+        # z**2, those over all samples, its sums of ||x||**2, and the sum of these over all samples.
+        self._steep = int(abs(self._slopes[1]) > abs(self._slopes[0]))
+        self._steep_sums = self._zeros(3)
+        self._steep_weight = self._zeros()[0]
         self._curvature_sum = self._zeros()  # sum_i r_i s''(z) ||x||**2
 
     @torch.no_grad()
@@ -187,28 +192,84 @@ class Accumulator:
         """
         rows = min(self.chunk_size, len(X))
         buffers = torch.empty(7, rows, self.width, dtype=self.dtype, device=self.device)
+        found = []
         for start in range(0, len(X), rows):
             block = X[start : start + rows]
             targets = None if y is None else y[start : start + rows]
-            self._add_block(block, targets, buffers[:, : len(block)])
+            found.append(self._add_block(block, targets, buffers[:, : len(block)]))
+        f, norms = (torch.cat(parts) for parts in zip(*found, strict=True))
+        p = self.activation.degree
+        self._bound_sum += (norms * f.abs()).pow(2 * p / (p + 1)).sum().item()
+        if y is not None:
+            self._loss += (f - y).square().sum().item()
         self._n_samples += len(X)
 
     def _add_block(
         self, X: Float[Tensor, "n d"], y: Float[Tensor, " n"] | None, buffers: Tensor
-    ) -> None:
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Add the sums of a block; return its outputs and the norms of its inputs, in float64."""
         p = self.activation.degree
-        norms = torch.linalg.vector_norm(X, dim=1, dtype=torch.float64)
-        e = self._block_exponent(X, norms)
+        norms2 = _squared_norms(X)
+        e = self._block_exponent(X, norms2)
         if e:
             X = _times_power_of_two(X, torch.tensor(-e, device=self.device))
-            norms = torch.linalg.vector_norm(X, dim=1, dtype=torch.float64)
+            norms2 = _squared_norms(X)
         shift = _exp2(2 * p * (e - self._reference_exponent))
-        norms2 = norms.square()
         weight = norms2.to(self.dtype)
+        norms2 = norms2.double()
 
-        # z > 0 and z < 0 are treated alike, both at once: `sides` holds max(z, 0) and max(-z, 0).
-        z, sides, scratch, squares = buffers[0], buffers[1:3], buffers[3:5], buffers[5:]
+        z = buffers[0]
         torch.mm(X, self._unit_weights.T, out=z)
+        output = self._add_one_side(X, z, buffers[1], weight, shift) if p == 1 else None
+        if output is None:
+            output = self._add_both_sides(z, buffers, weight, shift)
+
+        f = output.double() * _exp2(self._top + p * e)
+        if p > 1 and y is not None:
+            self._add_curvature(z, buffers[1:3], buffers[3:5], f - y, norms2, e)
+        return f, norms2.sqrt() * _exp2(e)
+
+    def _add_one_side(
+        self,
+        X: Float[Tensor, "n d"],
+        z: Float[Tensor, "n m"],
+        scratch: Float[Tensor, "n m"],
+        weight: Float[Tensor, " n"],
+        shift: float,
+    ) -> Tensor | None:
+        """Add the sums for p = 1 and return the outputs, by one side of the kink.
+
+        The other side's sums are what is left of those over all samples. The side worked on is that
+        of the steeper slope, so that what the difference loses by rounding is small beside it. With
+        a pre-activation of exactly 0, which is on neither side, nothing is done: None.
+        """
+        ones = torch.ones_like(weight)
+        torch.mul(z, z, out=scratch)
+        if scratch.amin() == 0:
+            return None
+        powers = scratch.T @ ones
+        slope, other = self._slopes[self._steep], self._slopes[1 - self._steep]
+        output = torch.zeros_like(weight)
+        if other != 0:
+            # s(z) = slope side + other (side - sign z), where side is max(sign z, 0).
+            sign = -1 if self._steep else 1
+            along = X @ (self._unit_weights.T @ self._relative)
+            output.add_(along, alpha=-sign * other)
+        side = torch.clamp(z, max=0, out=z).neg_() if self._steep else torch.clamp(z, min=0, out=z)
+        output.add_(side @ self._relative, alpha=slope + other)
+        gates = torch.sign(side, out=scratch).T @ weight
+        own = torch.mul(side, side, out=side).T @ ones
+        self._steep_sums += shift * torch.stack([own, powers, gates]).double()
+        self._steep_weight += shift * weight.sum(dtype=torch.float64)
+        return output
+
+    def _add_both_sides(
+        self, z: Float[Tensor, "n m"], buffers: Tensor, weight: Float[Tensor, " n"], shift: float
+    ) -> Tensor:
+        """Add the sums for any degree and return the outputs, by both sides of the kink at once."""
+        p = self.activation.degree
+        # `sides` holds max(z, 0) and max(-z, 0).
+        sides, scratch, squares = buffers[1:3], buffers[3:5], buffers[5:]
         torch.clamp(z, min=0, out=sides[0])
         torch.sub(sides[0], z, out=sides[1])
         below = _power_into(sides, p - 1, scratch)
@@ -224,15 +285,7 @@ class Accumulator:
         if self.activation.slope_at_zero != 0:
             at_zero = torch.eq(z, 0, out=scratch[0])
             self._kink_sum += shift * (at_zero.T @ weight).double()
-
-        f = output.double() * _exp2(self._top + p * e)
-        self._bound_sum += (norms * _exp2(e) * f.abs()).pow(2 * p / (p + 1)).sum().item()
-        if y is None:
-            return
-        r = f - y
-        self._loss += r.square().sum().item()
-        if p > 1:
-            self._add_curvature(z, sides, scratch, r, norms2, e)
+        return output
 
     def _add_curvature(
         self,
@@ -275,11 +328,17 @@ class Accumulator:
         a2 = self._mantissa.square()
 
         # The sums of the network with unit weights and mantissas, then the powers of two.
+        power_sums, slope_sums = self._power_sums.clone(), self._slope_sums.clone()
+        own, powers, gates = self._steep_sums
+        power_sums[self._steep] += own
+        power_sums[1 - self._steep] += (powers - own).clamp(min=0)
+        slope_sums[self._steep] += gates
+        slope_sums[1 - self._steep] += (self._steep_weight - gates).clamp(min=0)
         kink = self.activation.slope_at_zero**2 * self._kink_sum
-        A = slopes2 @ self._power_sums / n
-        B = a2 * (p**2 * (slopes2 @ self._slope_sums) + kink) / n
-        reflected_A = mean2 * self._power_sums.sum(0) / n
-        reflected_B = a2 * (p**2 * mean2 * self._slope_sums.sum(0) + kink) / n
+        A = slopes2 @ power_sums / n
+        B = a2 * (p**2 * (slopes2 @ slope_sums) + kink) / n
+        reflected_A = mean2 * power_sums.sum(0) / n
+        reflected_B = a2 * (p**2 * mean2 * slope_sums.sum(0) + kink) / n
         to_A = 2 * p * (k + e)
         to_B = 2 * l + (2 * p - 2) * k + 2 * p * e
         to_minimum = 2 * p * (l + p * k) / (p + 1) + 2 * p * e
@@ -302,10 +361,10 @@ class Accumulator:
             n_samples=n,
         )
 
-    def _block_exponent(self, X: Float[Tensor, "n d"], norms: Float[Tensor, " n"]) -> int:
+    def _block_exponent(self, X: Float[Tensor, "n d"], norms2: Float[Tensor, " n"]) -> int:
         """Return the power of two to divide a block by: 0 unless its scale is unusual."""
-        largest = norms.max().item()
-        if not 1e-150 < largest < 1e150:  # the squares inside the norm may have left the range
+        largest = norms2.max().item() ** 0.5
+        if not 1e-15 < largest < 1e15:  # squares may have left the range
             largest = X.abs().max().item()
         if largest == 0:
             return self._reference_exponent
@@ -344,6 +403,10 @@ def _times_power_of_two(values: Tensor, exponent: Tensor) -> Tensor:
 def _exp2(exponent: float | int) -> float:
     """Return 2**exponent, infinity where that overflows."""
     return 2.0**exponent if exponent < 1024 else math.inf
+
+
+def _squared_norms(X: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    return (X * X).sum(dim=1)
 
 
 def _weighted_sums(

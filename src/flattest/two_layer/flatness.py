@@ -150,7 +150,9 @@ class TwoLayerFlatness(Flatness):
         ("loss", "mean squared error", 0),
     )
 
-    def _scope(self) -> str:
+    @property
+    def scope(self) -> str:
+        """What was measured, in a line, for below the table."""
         return (
             f"{count(self.n_samples, 'sample')}, {count(self.n_features, 'feature')}, "
             f"width {self.width}, degree {self.degree:g}, {self.dtype} on {self.device}"

@@ -93,7 +93,7 @@ class SquaredGradients:
             Where the signed forms of single gradients are written, see `Forms`.
         """
         head = find_head(graph, self.parameters) if forms is None else None
-        if head is not None and worthwhile(head, hessian.n_columns):
+        if head is not None and worthwhile(head, hessian):
             outputs_of = single
             inner = below(head, hessian, samples)
             self._add_head(head, hessian, inner, samples, weight)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from flattest.modules.squared_gradients.graph import Graph
 from flattest.modules.squared_gradients.ways import (
-    RULED,
     SLOW,
     Way,
     by_rules,
+    ruled,
     sample_by_sample,
 )
 
@@ -91,7 +91,7 @@ def calibrate(
     noise = (100 * torch.finfo(outputs.dtype).eps) ** 2 * largest
     ways: dict[int, Way] = {}
     remaining = set(reached)
-    for way in RULED:
+    for way in ruled(graph):
         found = by_rules(graph, columns, signs, parameters, dict.fromkeys(sorted(remaining), way))
         for number, total in found.items():
             if _agree(total, reference.get(number), limit, noise):

@@ -47,6 +47,29 @@ RULED = [
     for order in ("samples first", "samples second")
 ]
 """All ways by rules, the quickest first."""
+_LOOPED = ("ConvolutionBackward0", "CudnnConvolutionBackward0")
+
+
+def ruled(graph: Graph) -> list[Way]:
+    """Return all ways by rules in the order in which they are tried.
+
+    PyTorch has no batching rule for the backward pass of a convolution: it goes column by column,
+    and takes columns apart and together at every node. One pass per column does not.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of the outputs.
+
+    Returns
+    -------
+    list of Way
+        The quickest first.
+    """
+    batched_last = any(name in graph.names for name in _LOOPED)
+    return sorted(RULED, key=lambda way: way.batched == batched_last)
+
+
 SLOW = [Way(True, None), Way(False, None)]
 """Sample by sample; the last way is what all others are compared with."""
 
@@ -188,7 +211,10 @@ def gradients(
             stacked.append(None)
             continue
         zero = torch.zeros_like(shaped)
-        stacked.append(torch.stack([zero if entry is None else entry for entry in entries]))
+        parts = [zero if entry is None else entry for entry in entries]
+        # In memory samples come before columns, as products with each sample's patches need it.
+        axis = min(1, shaped.ndim)
+        stacked.append(torch.stack(parts, dim=axis).movedim(axis, 0))
     return stacked
 
 

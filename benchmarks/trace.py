@@ -1,0 +1,285 @@
+"""Traces by flattest and its peers: time and memory to an error of 1 %, and error against time.
+
+Run ``python benchmarks/trace.py`` with the extra ``peers``. Every way works in a process of its own
+with one thread, on the same networks and data. A way that estimates is asked for single estimates
+until its time is over; from their spread follows the time that a mean of them needs to an error of
+1 % (one standard error), and that is extrapolated where the time was shorter. Time is also given in
+forward and backward passes of the same batch, in the same process. Ways that fail, and means more
+than four standard errors off, are listed as such. Writes ``benchmarks/results/trace.json`` and
+``trace.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from environment import RESULTS, write
+from torch import nn
+from trace_peers import WAYS
+from trace_problems import PROBLEMS, Problem, gpt2, make
+
+import flattest as ft
+
+TARGET = 0.01
+_LEAST, _MOST = 3, 2_000  # estimates
+_WRONG = 4.0  # standard errors that a mean may be off
+_ROUNDING = 1e-3  # relative, that an exact value in float32 may be off
+
+
+def peak_memory() -> float:
+    """Return the largest resident size since `forget_peak`, in MB."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
+    except (OSError, ValueError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def forget_peak() -> None:
+    """Make the peak what is resident now, where the system allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def timed_values(values: Iterator[float], seconds: float) -> tuple[list[float], list[float]]:
+    """Return estimates and the times that they took, the first with all preparations."""
+    found: list[float] = []
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(found) < _MOST and (len(found) < _LEAST or time.perf_counter() - began < seconds):
+        start = time.perf_counter()
+        found.append(next(values))
+        times.append(time.perf_counter() - start)
+    return found, times
+
+
+def pass_seconds(problem: Problem) -> float:
+    """Time one forward and backward pass."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        problem.value().backward()
+        problem.model.zero_grad()
+        return time.perf_counter() - start
+
+    once()
+    return statistics.median(once() for _ in range(5))
+
+
+def try_way(problem_name: str, way_name: str, seconds: float) -> dict[str, Any]:
+    """Run one way on one problem, in this process."""
+    torch.set_num_threads(1)
+    way, problem = WAYS[way_name], make(problem_name)
+    one_pass = pass_seconds(problem)
+    result: dict[str, Any] = {"problem": problem_name, "way": way_name, "matrix": way.matrix}
+    result |= {"exact": way.exact, "pass_seconds": one_pass}
+    try:
+        next(way.values(make(problem_name)))  # what is imported and compiled once is not timed
+        forget_peak()
+        before = peak_memory()
+        values, times = timed_values(way.values(problem), seconds)
+    except Exception as error:  # a peer may fail in any way, and how is the result
+        message = str(error).strip().splitlines()
+        return result | {"error": f"{type(error).__name__}: {message[0] if message else ''}"[:300]}
+    return result | {
+        "values": values,
+        "seconds": statistics.median(times[1:]),
+        "first_seconds": times[0],
+        "memory_mb": peak_memory() - before,
+    }
+
+
+def reference(problem_name: str) -> dict[str, Any]:
+    """Return both traces in float64, with the standard errors that remain."""
+    torch.set_num_threads(1)
+    problem = make(problem_name)
+    model, X = problem.model.double(), problem.X
+    X, y = (t.double() if t.is_floating_point() else t for t in (X, problem.y))
+    small = sum(p.numel() for p in model.parameters()) < 50_000
+    found = ft.measure(
+        model,
+        X,
+        y,
+        loss=problem.loss,
+        residual="exact" if small else "auto",
+        rtol=0.002,
+        random_state=0,
+    )
+    return {
+        "gauss_newton": found.gauss_newton,
+        "hessian": found.trace,
+        "standard_errors": {
+            "gauss_newton": found.standard_error.get("gauss_newton", 0.0),
+            "hessian": found.standard_error.get("trace", 0.0),
+        },
+        "why": found.provenance["trace"].why,
+    }
+
+
+def judge(result: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
+    """Say what error a way has, and when it is within the target."""
+    if "error" in result:
+        return result
+    values, right = result["values"], truth[result["matrix"]]
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) / abs(right)
+    bias = abs(mean - right) / abs(right)
+    known = truth["standard_errors"][result["matrix"]] / abs(right)
+    allowed = _ROUNDING + _WRONG * math.hypot(spread / math.sqrt(len(values)), known)
+    result |= {"relative_spread": spread, "relative_bias": bias, "wrong": bias > allowed}
+    if not result["wrong"]:
+        needed = max(1.0, (spread / TARGET) ** 2)
+        seconds = result["first_seconds"] + (needed - 1) * result["seconds"]
+        if result["exact"]:
+            seconds = result["seconds"]
+        result |= {
+            "estimates_to_target": needed,
+            "seconds_to_target": seconds,
+            "passes_to_target": seconds / result["pass_seconds"],
+            "extrapolated": needed > len(values),
+        }
+    return result
+
+
+def ignored_targets() -> list[dict[str, Any]]:
+    """Measure what some peers get wrong: targets that the loss ignores, as padding is."""
+    problem = make("MLP")
+    y = problem.y.clone()
+    y[::2] = -100
+    loss = nn.CrossEntropyLoss(ignore_index=-100)
+    right = ft.measure(problem.model, problem.X, y, loss=loss, residual="none").gauss_newton
+    rows = []
+    for name in ("BackPACK, exact", "curvlinops, Gauss-Newton", "torch.func, exact"):
+        fresh = make("MLP")._replace(y=y, loss=loss)
+        try:
+            value = statistics.fmean(timed_values(WAYS[name].values(fresh), 2.0)[0])
+            rows.append({"way": name, "value": value, "right": right})
+        except Exception as error:  # as above
+            rows.append({"way": name, "error": f"{type(error).__name__}: {error}"[:300]})
+    return rows
+
+
+def measure_gpt2() -> dict[str, Any]:
+    """Measure the Gauss-Newton trace of a network of GPT-2's size by drawn columns."""
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        problem = gpt2()
+    one_pass = pass_seconds(problem)
+    forget_peak()
+    start = time.perf_counter()
+    found = ft.measure(
+        problem.model,
+        problem.X,
+        problem.y,
+        loss=problem.loss,
+        mode="sampled",
+        residual="none",
+        rtol=0.1,
+        batch_size=1,
+        random_state=0,
+    )
+    return {
+        "parameters": found.n_parameters,
+        "tokens": problem.X.numel(),
+        "seconds": time.perf_counter() - start,
+        "pass_seconds": one_pass,
+        "peak_memory_mb": peak_memory(),
+        "gauss_newton": found.gauss_newton,
+        "standard_error": found.standard_error["gauss_newton"],
+        "why": found.provenance["gauss_newton"].why,
+    }
+
+
+def in_a_process(function: Any, *arguments: Any, limit: float | None = None) -> Any:
+    """Call a function in a process of its own, so that peaks are its; None if it takes too long."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        try:
+            return pool.apply_async(function, arguments).get(limit)
+        except multiprocessing.TimeoutError:
+            return None
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw the error against time, in forward and backward passes, one panel per network."""
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(result["problem"] for result in results))
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharey=True, layout="constrained")
+    colours = dict(zip(WAYS, plt.get_cmap("tab20").colors, strict=False))
+    for axis, name in zip(axes.flat, names, strict=False):
+        for result in results:
+            if result["problem"] != name or "passes_to_target" not in result:
+                continue
+            colour, passes = colours[result["way"]], result["seconds"] / result["pass_seconds"]
+            if result["exact"]:
+                error = max(result["relative_bias"], 1e-7)
+                axis.plot(passes, error, "o", color=colour, label=result["way"])
+                continue
+            counts = [1, max(2.0, result["estimates_to_target"])]
+            errors = [max(result["relative_spread"], 1e-7) / math.sqrt(k) for k in counts]
+            axis.plot([passes * k for k in counts], errors, "-", color=colour, label=result["way"])
+        axis.set(xscale="log", yscale="log", title=name, xlabel="forward and backward passes")
+        axis.axhline(TARGET, color="grey", lw=0.8, ls=":")
+    axes[0, 0].set_ylabel("relative error")
+    axes[1, 0].set_ylabel("relative error")
+    handles = {}
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each way and network")
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds with preparations")
+    parser.add_argument("--problems", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
+    parser.add_argument("--out", type=Path, default=RESULTS / "trace.json")
+    parser.add_argument("--without-gpt2", action="store_true", help="leave out what takes 24 GB")
+    options = parser.parse_args()
+    results = []
+    truths = {}
+    for problem in options.problems:
+        truths[problem] = truth = in_a_process(reference, problem)
+        print(f"{problem}: tr G = {truth['gauss_newton']:.6g}, tr H = {truth['hessian']:.6g}")
+        for way in WAYS:
+            result = in_a_process(try_way, problem, way, options.seconds, limit=options.limit)
+            if result is None:
+                error = f"stopped after {options.limit:.0f} s with less than {_LEAST} estimates"
+                result = {"problem": problem, "way": way, "error": error}
+            results.append(judge(result, truth))
+            if "error" in result:
+                print(f"  {way:34} {result['error'][:80]}")
+            elif result["wrong"]:
+                print(f"  {way:34} wrong by {result['relative_bias']:.1%}")
+            else:
+                print(
+                    f"  {way:34} {result['seconds_to_target']:10.3f} s to 1 %, "
+                    f"{result['passes_to_target']:10.1f} passes, {result['memory_mb']:6.0f} MB"
+                )
+    record: dict[str, Any] = {"truths": truths, "ways": results, "ignored": ignored_targets()}
+    for row in record["ignored"]:
+        print("half of the targets ignored:", json.dumps(row))
+    if not options.without_gpt2:
+        record["gpt2"] = in_a_process(measure_gpt2)
+        print(record["gpt2"])
+    write(options.out, [record])
+    draw(results, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
