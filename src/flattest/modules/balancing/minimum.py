@@ -15,6 +15,8 @@ from flattest.modules.balancing.terms import Terms, Vector
 
 _SWEEPS = (5, 100)  # at least, at most
 _STEPS = 200
+_NEAR = 1e-3
+"""The gap, relative to the value, from which on no sweeps are made."""
 _FAINT = 1e-6
 """Flows below this part of the median flow are those of nearly dead units."""
 _NOTHING = 1e-13
@@ -176,12 +178,14 @@ def _descend(terms: Terms, constant: float, rtol: float, z: Vector) -> tuple[Vec
     step = newton_step(terms, z)
     if step.gap <= rtol * (constant + step.value):
         return z, step.gap, 0
-    before = math.inf
-    for number in range(_SWEEPS[1]):
-        further, value = sweep(terms, z)
-        if number >= _SWEEPS[0] and value > 0.9 * before:
-            break
-        z, before = further, value
+    # Near the minimum, where Newton's method converges at once, sweeps are not needed.
+    if not step.gap < _NEAR * (constant + step.value):
+        before = math.inf
+        for number in range(_SWEEPS[1]):
+            further, value = sweep(terms, z)
+            if number >= _SWEEPS[0] and value > 0.9 * before:
+                break
+            z, before = further, value
     best = math.inf
     waited = 0
     for number in range(1, _STEPS):
