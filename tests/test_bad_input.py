@@ -469,6 +469,33 @@ MEASURE = [
     Case("nan in the model", lambda m: ft.measure(with_nan(net()), X, Y), ValueError, "parameters"),
     Case("half model", lambda m: ft.measure(net().half(), X, Y), TypeError, "model.float()"),
 ]
+SYMMETRIES = [
+    *[
+        Case(f"module-{i}", lambda m, v=v: ft.symmetries(v, X), TypeError, "module must be")
+        for i, v in enumerate((None, 3, "net", X, torch.nn.ReLU, [net()]))
+    ],
+    *options(
+        lambda m, **k: ft.symmetries(m, **{"example": X, **k}),
+        example=[
+            (None, TypeError, "example is None"),
+            ("x.csv", TypeError, "example must be a tensor"),
+            ({"x": None}, TypeError, "example holds no tensor"),
+            ([], TypeError, "example holds no tensor"),
+            (X[:0], ValueError, "example is empty"),
+            (spoiled(X, NAN), ValueError, "example contains NaN"),
+            (TX.float(), TypeError, "example has dtype torch.float32"),
+            (iter([X]), TypeError, "arguments of one call"),
+            (scipy.sparse.eye(3), TypeError, "example"),
+        ],
+        batch_norm=[
+            ("fuse", ValueError, "batch_norm must be"),
+            (None, ValueError, "batch_norm must be"),
+            (True, ValueError, "batch_norm must be"),
+        ],
+        output=[(1.5, TypeError, "output must be"), (b"logits", TypeError, "output must be")],
+    ),
+    Case("nan", lambda m: ft.symmetries(with_nan(net()), X), ValueError, "parameters contain NaN"),
+]
 BALANCE = [
     *model_cases(lambda other: ft.balance(other, X, Y), None),
     *data_cases(lambda m, v: ft.balance(m, v), "X", BAD_MATRICES, BAD_FOR_THE_MODEL),
@@ -703,6 +730,7 @@ TABLES = {
     "append_bias_coordinate": APPEND,
     "spoiled models": SPOILED_MODELS,
     "measure": MEASURE,
+    "symmetries": SYMMETRIES,
     "balance": BALANCE,
     "lower_bound": LOWER_BOUND,
     "interpolate": INTERPOLATE,

@@ -180,3 +180,18 @@ def test_drawn_columns_of_modules():
     drawn = ft.measure(module, X, y, loss="cross_entropy", rtol=0.05, random_state=0)
     error = drawn.standard_error["gauss_newton"]
     assert abs(drawn.gauss_newton - exact.gauss_newton) <= 6 * error
+
+
+@pytest.mark.parametrize("name", ["LeNet", "residual block in place", "transformer encoder layer"])
+@pytest.mark.parametrize("batch_norm", ["keep", "fold", "affine"])
+def test_symmetries_do_not_depend_on_the_device(name, batch_norm):
+    model, inputs = ARCHITECTURES[name](3)
+    here = ft.symmetries(model, inputs, batch_norm=batch_norm)
+    there = ft.symmetries(model.cuda(), [x.cuda() for x in inputs], batch_norm=batch_norm)
+    assert there.n_scales == here.n_scales
+    assert len(there.groups) == len(here.groups)
+    z = np.random.default_rng(0).standard_normal(there.n_scales)
+    changed = there.transformed(z=z)
+    assert all(parameter.is_cuda for parameter in changed.parameters())
+    x = [value.cuda() for value in inputs]
+    torch.testing.assert_close(changed(*x), there.module(*x), rtol=1e-10, atol=1e-10)

@@ -1,4 +1,4 @@
-"""Figures of flatness, directions, predictions and regularisation paths."""
+"""Figures of flatness, symmetries, directions, predictions and regularisation paths."""
 
 from flattest.errors import require
 
@@ -21,11 +21,13 @@ from flattest.figures.style import (
     new_figure,
     save_figure,
 )
+from flattest.figures.symmetries import chain_of_layers
 
 __all__ = [
     "GREY",
     "NEGLIGIBLE_ERROR",
     "OKABE_ITO",
+    "chain_of_layers",
     "colour",
     "directions_composition",
     "links",

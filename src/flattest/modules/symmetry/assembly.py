@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
+from flattest.modules.symmetry.affine_shift import AffineShift
 from flattest.modules.symmetry.equations import FROZEN, Equations, Solution
 from flattest.modules.symmetry.labels import ANY, core
 from flattest.modules.symmetry.scaled_tensor import ScaledTensor
@@ -27,11 +28,17 @@ class Scales(NamedTuple):
         The channel that each free scale is named after.
     reasons : dict of str to str
         Why a tensor is frozen, for those that are.
+    ends : dict of str to str
+        Why channels that a tensor leads to are frozen, for those of which some are.
+    affine : tuple of AffineShift
+        The biases that shift with the scales.
     """
 
     tensors: tuple[ScaledTensor, ...]
     names: list[str]
     reasons: dict[str, str]
+    ends: dict[str, str]
+    affine: tuple[AffineShift, ...]
 
 
 def assemble(walk: Walk, shapes: dict[str, tuple[int, ...]], fixed: set[str]) -> Scales:
@@ -71,7 +78,13 @@ def assemble(walk: Walk, shapes: dict[str, tuple[int, ...]], fixed: set[str]) ->
             out = into = torch.zeros((1,) * len(shape), dtype=torch.int64)
         tensors.append(ScaledTensor(name, shape, out, into, channels))
     names = _names(walk, solution.free[keep])
-    return Scales(tuple(tensors), names, _reasons(walk, tensors, entries, fixed))
+    reasons, ends = _reasons(walk, tensors, entries, fixed)
+    affine = tuple(
+        AffineShift(shift.gain, shift.bias, shift.centre, number[shift.into], channels)
+        for shift in walk.shifts
+        if not {shift.gain, shift.bias} & walk.forms.reused
+    )
+    return Scales(tuple(tensors), names, reasons, ends, affine)
 
 
 def _visible(solution: Solution, entries: list[tuple[Tensor, Tensor]]) -> np.ndarray:
@@ -142,18 +155,28 @@ def _reasons(
     tensors: list[ScaledTensor],
     entries: dict[str, tuple[Tensor, Tensor]],
     fixed: set[str],
-) -> dict[str, str]:
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return why tensors are frozen, and why channels are that tensors lead to."""
     reasons: dict[str, str] = {}
+    ends: dict[str, str] = {}
     explain = walk.equations.reasons()
+    moving = np.diff(tensors[0].channels.indptr) > 0 if tensors else np.zeros(0, dtype=bool)
     for tensor in tensors:
-        if not tensor.is_frozen:
-            continue
         if tensor.name in fixed:
-            reasons[tensor.name] = "it does not require gradients"
-        elif tensor.name not in walk.forms.pieces:
-            reasons[tensor.name] = "no output depends on it"
-        else:
-            out, into = (int(t.reshape(-1)[0]) for t in entries[tensor.name])
-            found = explain.of(out) if out != FROZEN else explain.of(into)
-            reasons[tensor.name] = found or "its channels scale with what they come from"
-    return reasons
+            reasons[tensor.name] = ends[tensor.name] = "it does not require gradients"
+            continue
+        if tensor.name not in walk.forms.pieces:
+            reasons[tensor.name] = ends[tensor.name] = "no output depends on it"
+            continue
+        out, into = (core(labels)[0].reshape(-1) for labels in entries[tensor.name])
+        still = ~torch.from_numpy(moving)[core(tensor.out)[0].reshape(-1)]
+        if bool(still.any()):
+            first = int(out[still][0])
+            why = explain.of(first) if first != FROZEN else None
+            ends[tensor.name] = why or explain.of(int(into[0])) or _TIED
+        if tensor.is_frozen:
+            reasons[tensor.name] = ends.get(tensor.name, _TIED)
+    return reasons, ends
+
+
+_TIED = "its channels scale with what they come from"

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flattest.modules.data import Batch
 from flattest.modules.outputs import Output, select
+from flattest.modules.symmetry.affine_shift import AffineShift
 from flattest.modules.symmetry.linear_group import Kind, LinearGroup
 from flattest.modules.symmetry.scaled_tensor import ScaledTensor
 from flattest.modules.symmetry.transforming import random_matrix, transform
@@ -44,10 +45,17 @@ class _Float64(TorchDispatchMode):
 class Comparison:
     """A float64 copy of a module on a batch, whose outputs are compared after transformations."""
 
-    def __init__(self, module: nn.Module, batch: Batch, output: Output) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        batch: Batch,
+        output: Output,
+        affine: Sequence[AffineShift] = (),
+    ) -> None:
+        self._affine = affine
         self.module = copy.deepcopy(module).double().requires_grad_(False)
         self._batch, self._output = batch, output
-        self._original = {name: p.clone() for name, p in self.module.named_parameters()}
+        self._original: dict[str, Tensor] = dict(module.named_parameters())
         self._rounding: float | None = None
         self._expected = self._outputs()
         if not self._expected.any():
@@ -64,12 +72,15 @@ class Comparison:
         shifts: dict[int, Tensor] | None = None,
     ) -> float:
         """Return the largest change of an output, relative to the largest output."""
-        transform(self.module, tensors, groups, z, matrices or {}, shifts or {})
+        transform(self.module, tensors, groups, z, matrices or {}, shifts or {}, self._affine)
         try:
             return self.difference()
         finally:
-            for name, parameter in self.module.named_parameters():
-                parameter.copy_(self._original[name])
+            self._restore()
+
+    def _restore(self) -> None:
+        for name, parameter in self.module.named_parameters():
+            parameter.copy_(self._original[name].detach())
 
     def _perturb(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -93,8 +104,7 @@ class Comparison:
                 signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
                 parameter.mul_(1 + unit * signs.to(parameter))
             self._rounding = self.difference()
-            for name, parameter in self.module.named_parameters():
-                parameter.copy_(self._original[name])
+            self._restore()
         return change > min(_LARGEST, _ROUNDINGS * self._rounding)
 
     def difference(self) -> float:
@@ -187,6 +197,7 @@ def check(
     output: Output,
     tensors: Sequence[ScaledTensor],
     groups: Sequence[LinearGroup],
+    affine: Sequence[AffineShift] = (),
     random_state: int = 0,
 ) -> float:
     """Apply random scales and matrices to a copy of a module, and compare its outputs.
@@ -203,6 +214,8 @@ def check(
         The scales.
     groups : sequence of LinearGroup
         The linear groups.
+    affine : sequence of AffineShift
+        The biases that shift with the scales.
     random_state : int
         The seed of what is drawn.
 
@@ -219,7 +232,7 @@ def check(
     n_scales = tensors[0].channels.shape[1] if tensors else 0
     if not n_scales and not groups:
         return 0.0
-    comparison = Comparison(module, batch, output)
+    comparison = Comparison(module, batch, output, affine)
     rng = np.random.default_rng(random_state)
     z = 0.7 * rng.standard_normal(n_scales)
     changed = comparison.change(tensors, groups, z)
@@ -287,9 +300,8 @@ def _refuse(comparison: Comparison, changed: float, names: str) -> None:
             "can be checked; call model.eval(), and take out what is random."
         )
     raise ValueError(
-        f"A symmetry that was found does not hold on these data: {names} changes the outputs by "
-        f"{changed:.1e} of the largest one. The model's operations depend on its inputs; take "
-        "the example from these data, with the same shapes."
+        f"A symmetry of the example does not hold on these data, where {names} changes the outputs "
+        f"by {changed:.1e} of the largest; take the example from these data."
     )
 
 
@@ -305,7 +317,14 @@ def _moved(comparison: Comparison, tensors: Sequence[ScaledTensor], z: np.ndarra
     part = np.zeros_like(z)
     part[suspects] = 1.0
     names = [tensor.name for tensor in tensors if tensor.log_scales(part).any()]
-    return f"rescaling {' with '.join(names)}"
+    return f"rescaling {_some(names)}"
+
+
+def _some(names: list[str]) -> str:
+    """Name a few tensors, and count the others."""
+    if len(names) <= 3:
+        return " with ".join(names)
+    return f"{' with '.join(names[:3])} and {len(names) - 3} others"
 
 
 def _transformed(
@@ -322,7 +341,7 @@ def _transformed(
         shift = {k: v for k, v in shifts.items() if k == number}
         if comparison.breaks(comparison.change(tensors, groups, np.zeros(n_scales), one, shift)):
             names = dict.fromkeys(f.name for f in (*group.forward, *group.backward))
-            return f"transforming {' with '.join(names)}"
+            return f"transforming {_some(list(names))}"
     return "transforming several groups at once"
 
 

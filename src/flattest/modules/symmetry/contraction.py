@@ -101,7 +101,7 @@ def convolution(
     """Convolve: every channel has one scale, wherever it is."""
     labels = walk.labels(x)
     batched = labels if labels.ndim == len(weight.shape) else labels[None]
-    channels = _known(walk, walk.tie(batched, [0, *range(2, batched.ndim)]).reshape(-1))
+    channels = known(walk, walk.tie(batched, [0, *range(2, batched.ndim)]).reshape(-1))
     n_in, n_out = len(channels), step.shape[batched.ndim - len(step.shape) + 1]
     name = weight.name if isinstance(weight, Raw) else ""
     out = walk.fresh((n_out,), name)
@@ -150,10 +150,10 @@ def bilinear(walk: Walk, step: Step, *arguments: Any) -> Labels:
 def embedding(walk: Walk, step: Step, weight: Any, indices: Any, *options: Any) -> Labels:
     """Look rows up: each column has one scale in all rows, those not seen here included."""
     if isinstance(weight, Raw):
-        known = walk.forms.known(weight)
+        form = walk.forms.known(weight)
         width = tuple(weight.shape[1:])
-        if known is not None and bool((known[1] == FROZEN).all()):
-            rows = compact(known[0].expand(weight.shape))
+        if form is not None and bool((form[1] == FROZEN).all()):
+            rows = compact(form[0].expand(weight.shape))
             if constant_along(rows, 0):
                 return rows[0].expand(step.shape)
         columns = walk.fresh((1, *width), weight.name)
@@ -213,7 +213,7 @@ def _with_weight(walk: Walk, x: Labels, weight: Raw) -> Labels:
     sizes = [lead[axis] for axis in own]
     small = compact(_flattened(rows, len(own)))
     alpha, into = _split(walk, small)
-    into = _known(walk, into)
+    into = known(walk, into)
     shaped = [1] * len(lead)
     for axis in own:
         shaped[axis] = lead[axis]
@@ -230,7 +230,7 @@ def _with_weight(walk: Walk, x: Labels, weight: Raw) -> Labels:
     return walk.combine((result, 1.0), (positions.expand(shape), 1.0))
 
 
-def _known(walk: Walk, labels: Labels) -> Labels:
+def known(walk: Walk, labels: Labels) -> Labels:
     """Put new variables where labels are ANY: zeros say nothing of a weight that they meet."""
     missing = labels == ANY
     if not bool(missing.any()):

@@ -74,17 +74,12 @@ def _simple(tensor: ScaledTensor, parameter: Tensor) -> tuple[_Marks, _Marks]:
     differ = (scale[ends] != scale[starts]) | (sign[ends] != sign[starts])
     nonzero = parameter.detach().cpu() != 0
     over = [axis for axis, count in enumerate(shape) if count == 1 and nonzero.shape[axis] != 1]
-    if over:
-        nonzero = (
-            nonzero.any(dim=over[0], keepdim=True)
-            if len(over) == 1
-            else (nonzero.sum(over, keepdim=True) > 0)
-        )
+    nonzero = nonzero.any(dim=over, keepdim=True) if over else nonzero
     marks: tuple[_Marks, _Marks] = ([], [])
     for channels, power in ((ends, 1.0), (starts, -1.0)):
         for found, where in zip(marks, (differ.expand(shape), differ & nonzero), strict=True):
             axes = [a for a, n in enumerate(shape) if channels.shape[a] == 1 and n != 1]
-            some = where.sum(axes, keepdim=True) > 0 if axes else where
+            some = where.any(dim=axes, keepdim=True) if axes else where
             for side, wanted in enumerate((1.0, -1.0)):
                 chosen = some & (torch.sign(sign[channels]) * power == wanted)
                 found.append((side, torch.unique(scale[channels][chosen]).numpy()))

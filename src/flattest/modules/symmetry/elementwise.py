@@ -47,7 +47,9 @@ def added(walk: Walk, step: Step, x: Any, y: Any, *, alpha: float = 1) -> Labels
     if isinstance(y, Constant) and not isinstance(x, Constant):
         x, y = y, x
     if isinstance(x, Constant) and not isinstance(y, Constant):
-        _freeze_beside(walk, y, x, step._replace(title="adding a constant").reason)
+        plain = step.title in ("a sum", "a difference")
+        title = "adding a constant" if plain else f"{step.title} beside a constant"
+        _freeze_beside(walk, y, x, step._replace(title=title).reason)
     return contraction.add(walk, x, y).expand(step.shape)
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from flattest.modules.data import Batch, convert, count_samples
-from flattest.modules.parameters import kind_of
+from flattest.modules.data import Batch, Kind, convert, count_samples
 from flattest.validation import Argument
 
 
-def read_example(module: nn.Module, example: Any, name: str) -> Batch:
+def read_example(kind: Kind, example: Any, name: str) -> Batch:
     """Turn what a module is called with into a batch.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        The module without wrapper.
+    kind : Kind
+        What the module is like.
     example : Tensor, array_like, tuple, list, dict or Batch
         One argument, several in a tuple, or named ones in a dictionary; a batch stays as it is.
     name : str
@@ -43,9 +42,9 @@ def read_example(module: nn.Module, example: Any, name: str) -> Batch:
             f"{name} is a {type(example).__name__}; give the arguments of one call of the model: "
             "a tensor, a tuple of them, or a dictionary."
         )
-    values = convert(example, argument, kind_of(module))
+    values = convert(example, argument, kind)
     n_samples = count_samples(values, argument)
     if isinstance(values, dict):
         return Batch((), values, None, n_samples)
-    args = values if isinstance(values, tuple) else (values,)
+    args = values if isinstance(values, (tuple, list)) else (values,)
     return Batch(tuple(args), {}, None, n_samples)

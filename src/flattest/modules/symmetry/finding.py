@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flattest.modules.data import Batch
+from flattest.modules.data import Batch, Kind
 from flattest.modules.guards import measuring, refuse_training_mode
 from flattest.modules.outputs import Output, check_output
 from flattest.modules.parameters import choose, kind_of, unwrap
@@ -26,7 +26,7 @@ from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.symmetry.tracing import FRONT_ENDS, trace
 from flattest.modules.trees import leaves
 
-BATCH_NORM = ("keep", "fold")
+BATCH_NORM = ("keep", "fold", "affine")
 
 
 def symmetries(
@@ -57,9 +57,11 @@ def symmetries(
     output : str, int or callable, optional
         Where the logits are in what the module returns, if that is no tensor. By default
         ``logits``. What else it returns is left out of account.
-    batch_norm : {"keep", "fold"}
-        Whether batch normalisation stays, with its gain and bias as parameters, or is folded into
-        the layer before it, on a copy. It is folded only where nothing else sees that layer.
+    batch_norm : {"keep", "fold", "affine"}
+        Batch normalisation stays, with its gain and bias as parameters; or it is folded into the
+        layer before it, on a copy, where nothing else sees that layer; or it stays, and its input
+        scales as well, while its bias makes up for the running means (`AffineShift`). Then what the
+        gain's gradients become is no multiple of what they were.
 
     Returns
     -------
@@ -103,32 +105,33 @@ def find(
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
     if batch_norm not in BATCH_NORM:
-        raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
+        raise ValueError(f"batch_norm must be 'keep', 'fold' or 'affine', not {batch_norm!r}.")
     where: Output = check_output(output)
     model = unwrap(module)
-    kind_of(model)
+    kind = kind_of(model)
     refuse_training_mode(model)
     _refuse_frozen(model)
-    batch = read_example(model, example, "example")
+    batch = read_example(kind, example, "example")
     folding = Folding(model, (), {})
     if batch_norm == "fold":
-        with _prepared(model) as traced:
+        with _prepared(model, kind) as traced:
             folding = fold(model, trace(traced, _some(batch), where, front_ends))
         model = folding.module
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    with _prepared(model) as traced:
+    with _prepared(model, kind) as traced:
         graph = trace(traced, _some(batch), where, front_ends)
-        found = propagate(graph, trainable)
+        found = propagate(graph, trainable, affine=batch_norm == "affine")
         walked = Coordinates(graph.graph.graph, found, found.walk.forms.shapes)
-        groups = linear_groups(walked, trainable - found.walk.forms.reused)
+        groups = linear_groups(walked.ledger, trainable - found.walk.forms.reused)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     scales = assemble(found.walk, shapes, set(shapes) - trainable)
     groups = holding(model, batch, where, scales.tensors, groups)
-    changed = check(model, batch, where, scales.tensors, groups)
+    changed = check(model, batch, where, scales.tensors, groups, scales.affine)
     return Symmetries(
         scale_names=scales.names,
         tensors=scales.tensors,
         groups=groups,
+        affine=scales.affine,
         frozen=scales.reasons,
         dead=dead_scales(scales.tensors, dict(model.named_parameters()), scales.names),
         unknown=found.unknown,
@@ -138,14 +141,15 @@ def find(
         largest_change=changed,
         module=model,
         output=where,
+        ends=scales.ends,
+        order=tuple(found.walk.forms.pieces),
         kinds={name: type(part).__name__ for name, part in model.named_modules()},
     )
 
 
 @contextlib.contextmanager
-def _prepared(model: nn.Module) -> Iterator[nn.Module]:
+def _prepared(model: nn.Module, kind: Kind) -> Iterator[nn.Module]:
     """Put a module, or a copy in single precision of one in half, into a state to be traced."""
-    kind = kind_of(model)
     traced = copy.deepcopy(model).to(kind.dtype) if kind.converted else model
     with measuring(traced, choose(traced, "all")), torch.no_grad():
         yield traced

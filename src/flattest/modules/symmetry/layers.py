@@ -33,7 +33,7 @@ class Channels(NamedTuple):
     scales : int
         How many free scales move the tensor.
     reason : str
-        Why the tensor is frozen, if it is.
+        Why channels are frozen, if some are.
     """
 
     name: str
@@ -59,7 +59,7 @@ def channels_of(
     kinds : mapping of str to str
         The class of the module of each layer.
     reasons : mapping of str to str
-        Why tensors are frozen.
+        Why channels are frozen, by tensor.
 
     Returns
     -------

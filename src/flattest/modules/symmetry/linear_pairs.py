@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from flattest.modules.symmetry.coordinates import Coordinates, Slot, Use
+from flattest.modules.symmetry.coordinate_uses import Ledger, Slot, Use
 from flattest.modules.symmetry.linear_group import Factor, Kind, LinearGroup, Translation
 
 
@@ -21,13 +21,13 @@ class _Place(NamedTuple):
     takes: bool
 
 
-def linear_groups(found: Coordinates, single_use: set[str]) -> tuple[LinearGroup, ...]:
+def linear_groups(found: Ledger, single_use: set[str]) -> tuple[LinearGroup, ...]:
     """Sort coordinates into groups that any matrix may mix.
 
     Parameters
     ----------
-    found : Coordinates
-        The walk over the graph.
+    found : Ledger
+        What the walk over the graph noted.
     single_use : set of str
         The parameters that the graph uses once: others may not change by one of their uses.
 
@@ -76,7 +76,7 @@ def linear_groups(found: Coordinates, single_use: set[str]) -> tuple[LinearGroup
     return tuple(groups)
 
 
-def _families(found: Coordinates) -> dict[int, list[tuple[int, bool]]]:
+def _families(found: Ledger) -> dict[int, list[tuple[int, bool]]]:
     """Join coordinates that meet in scalar products, and say which are dual to the first."""
     neighbours: dict[int, set[int]] = defaultdict(set)
     for first, second in found.duals:
@@ -101,7 +101,7 @@ def _families(found: Coordinates) -> dict[int, list[tuple[int, bool]]]:
     return families
 
 
-def _places(found: Coordinates, blocked: np.ndarray) -> dict[int, list[_Place]]:
+def _places(found: Ledger, blocked: np.ndarray) -> dict[int, list[_Place]]:
     places: dict[int, list[_Place]] = defaultdict(list)
     for uses, takes in ((found.into, False), (found.out_of, True)):
         for use in uses:
@@ -111,7 +111,7 @@ def _places(found: Coordinates, blocked: np.ndarray) -> dict[int, list[_Place]]:
     return places
 
 
-def _marks(found: Coordinates, blocked: np.ndarray) -> dict[int, set[int]]:
+def _marks(found: Ledger, blocked: np.ndarray) -> dict[int, set[int]]:
     marks: dict[int, set[int]] = defaultdict(set)
     for ids, rows in found.alike:
         for coordinate, row in {*zip(ids.tolist(), rows.tolist(), strict=True)}:
@@ -120,7 +120,7 @@ def _marks(found: Coordinates, blocked: np.ndarray) -> dict[int, set[int]]:
     return marks
 
 
-def _partners(found: Coordinates, blocked: np.ndarray) -> dict[int, int]:
+def _partners(found: Ledger, blocked: np.ndarray) -> dict[int, int]:
     """Return for each coordinate the one with which it is rotated; 0 if there are several."""
     partners: dict[int, int] = {}
     for first, second in found.pairs:
@@ -136,7 +136,7 @@ def _group(
     varied: np.ndarray,
     not_affine: np.ndarray,
     partner: dict[int, int],
-    found: Coordinates,
+    found: Ledger,
 ) -> LinearGroup | None:
     """Make a group of coordinates that are alike."""
     ordered = [
@@ -198,7 +198,7 @@ def _paired(coordinates: list[int], partner: dict[int, int]) -> torch.Tensor | N
 
 
 def _translation(
-    coordinates: list[int], places: dict[int, list[_Place]], found: Coordinates
+    coordinates: list[int], places: dict[int, list[_Place]], found: Ledger
 ) -> Translation | None:
     """Look for a bias of the coordinates, and for one behind each weight that takes them."""
     biases = {use.ids.tobytes(): use for use in found.into if use.bias}

@@ -7,7 +7,7 @@ from typing import Any
 from flattest.modules.symmetry import contraction
 from flattest.modules.symmetry.labels import Labels, frozen
 from flattest.modules.symmetry.parameters import Raw
-from flattest.modules.symmetry.walk import Constant, Step, Walk
+from flattest.modules.symmetry.walk import Constant, Shift, Step, Walk
 
 
 def layer_norm(walk: Walk, step: Step, x: Any, over: Any, gain: Any, bias: Any, *rest: Any) -> Any:
@@ -30,8 +30,35 @@ def batch_norm(walk: Walk, step: Step, x: Any, gain: Any, bias: Any, *rest: Any)
         if bias is not None:
             result = contraction.add(walk, result, _with_space(bias, trailing)).expand(step.shape)
         return (result, *(frozen(other) for other in step.shapes[1:]))
+    if walk.affine and _shifts(walk, gain, bias, *rest):
+        return _shifted(walk, step, x, gain, bias, *rest)
     walk.freeze(x, step.reason)
     return _affine(walk, step, gain, bias, trailing)
+
+
+def _shifts(walk: Walk, gain: Any, bias: Any, mean: Any, variance: Any, *rest: Any) -> bool:
+    """Tell whether gain and bias are weights of this layer alone, with fixed statistics."""
+    weights = all(
+        isinstance(value, Raw) and not walk.forms.pieces.get(value.name) for value in (gain, bias)
+    )
+    fixed = isinstance(mean, Constant) and isinstance(variance, Constant)
+    return weights and fixed and bool(mean.value.numel()) and not (rest and rest[0] is True)
+
+
+def _shifted(
+    walk: Walk, step: Step, x: Any, gain: Raw, bias: Raw, mean: Any, variance: Any, *rest: Any
+) -> Any:
+    """Let the input scale: the gain makes up for it, and the bias shifts besides."""
+    labels = walk.labels(x)
+    axes = [axis for axis in range(labels.ndim) if axis != 1]
+    into = contraction.known(walk, walk.tie(labels, axes).reshape(-1))
+    out = walk.fresh(gain.shape, gain.name)
+    walk.forms.bind(gain, out, into)
+    walk.forms.bind(bias, out, frozen(()))
+    centre = mean.value.double() / (variance.value.double() + rest[-1]).sqrt()
+    walk.shifts.append(Shift(gain.name, bias.name, centre.cpu(), into, step.reason))
+    wide = out.reshape(1, -1, *(1,) * (len(step.shape) - 2)).expand(step.shape)
+    return (wide, *(frozen(other) for other in step.shapes[1:]))
 
 
 def _folded(gain: Any, mean: Any, variance: Any, *rest: Any) -> bool:

@@ -35,15 +35,23 @@ class Propagation:
         The label, constant or view that each node of the graph has.
     places : dict of node to str
         After which layer each node is.
+    order : dict of node to int
+        The place of each node in the graph.
     """
 
     walk: Walk
     unknown: dict[str, int] = field(default_factory=dict)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     places: dict[fx.Node, str] = field(default_factory=dict)
+    order: dict[fx.Node, int] = field(default_factory=dict)
+
+    def latest(self, nodes: list[fx.Node]) -> str:
+        """Return the layer of the latest of some nodes that has one."""
+        placed = [node for node in nodes if self.places.get(node)]
+        return self.places[max(placed, key=self.order.__getitem__)] if placed else ""
 
 
-def propagate(trace: Trace, trainable: set[str]) -> Propagation:
+def propagate(trace: Trace, trainable: set[str], *, affine: bool = False) -> Propagation:
     """Walk the graph from its inputs to its outputs, which are frozen.
 
     Parameters
@@ -52,6 +60,8 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
         The graph.
     trainable : set of str
         The parameters that may scale; the others are constants.
+    affine : bool
+        Whether the input of batch normalisation may scale, and its bias shift.
 
     Returns
     -------
@@ -60,9 +70,10 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
     """
     shapes = {name: tuple(p.shape) for name, p in trace.parameters.items() if name in trainable}
     equations = Equations()
-    found = Propagation(Walk(equations, Forms(equations, shapes)))
+    found = Propagation(Walk(equations, Forms(equations, shapes), affine))
     reachable = needed(trace.graph.graph)
     given = _placeholders(trace, trainable)
+    found.order = {node: number for number, node in enumerate(trace.graph.graph.nodes)}
     for node in trace.graph.graph.nodes:
         if node.op == "placeholder":
             value, place = given.pop(0)
@@ -84,6 +95,9 @@ def propagate(trace: Trace, trainable: set[str]) -> Propagation:
                 node.args[0],
             )
             found.walk.freeze(outputs, "the outputs")
+    for shift in found.walk.shifts:
+        if {shift.gain, shift.bias} & found.walk.forms.reused:
+            found.walk.freeze(shift.into, shift.reason)
     return found
 
 
@@ -178,11 +192,10 @@ def _step(node: fx.Node, found: Propagation, rule: Rule | None, name: str) -> St
 
 def _origin(node: fx.Node, found: Propagation) -> str:
     """Say after which layer an operation comes: that of its first argument that is no weight."""
-    for argument in node.all_input_nodes:
-        value = found.values.get(argument)
-        if not isinstance(value, (Raw, Constant)) and found.places.get(argument):
-            return found.places[argument]
-    return ""
+    weights = (Raw, Constant)
+    return found.latest(
+        [a for a in node.all_input_nodes if not isinstance(found.values.get(a), weights)]
+    )
 
 
 def shapes_of(node: fx.Node) -> tuple[tuple[int, ...], ...]:
@@ -197,10 +210,7 @@ def _place(node: fx.Node, found: Propagation) -> str:
     own = [arg for arg in node.all_input_nodes if isinstance(found.values.get(arg), Raw)]
     if own:
         return found.places[own[0]]
-    for argument in node.all_input_nodes:
-        if found.places.get(argument):
-            return found.places[argument]
-    return ""
+    return found.latest(node.all_input_nodes)
 
 
 def needed(graph: fx.Graph) -> set[fx.Node]:

@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from flattest.modules.outputs import Output
-from flattest.modules.parameters import unwrap
+from flattest.modules.parameters import kind_of, unwrap
 from flattest.modules.symmetry import checking, transforming
+from flattest.modules.symmetry.affine_shift import AffineShift
 from flattest.modules.symmetry.example import read_example
 from flattest.modules.symmetry.layers import Channels, channels_of, main_tensors
 from flattest.modules.symmetry.linear_group import LinearGroup
@@ -47,8 +48,10 @@ class Symmetries:
     unknown : dict of str to int
         Operations that flattest has no rule for, and how often they occur. What they touch is
         frozen.
+    affine : tuple of AffineShift
+        Biases of batch normalisation that shift with the scales, where that was asked for.
     batch_norm : str
-        Whether batch normalisation is kept or folded.
+        What is done to batch normalisation: ``"keep"``, ``"fold"`` or ``"affine"``.
     folded : tuple of str
         The layers of batch normalisation that were folded.
     unfolded : dict of str to str
@@ -60,6 +63,12 @@ class Symmetries:
         The module that this is about: the caller's, or the copy in which normalisation is folded.
     output : str, int, callable or None
         Where the logits are in what it returns.
+    kinds : dict of str to str
+        The class of each of the module's parts.
+    ends : dict of str to str
+        Why the channels are frozen that a tensor leads to, where some are.
+    order : tuple of str
+        The parameters in the order in which the graph uses them.
 
     See Also
     --------
@@ -77,6 +86,7 @@ class Symmetries:
     scale_names: list[str]
     tensors: tuple[ScaledTensor, ...]
     groups: tuple[LinearGroup, ...]
+    affine: tuple[AffineShift, ...]
     frozen: dict[str, str]
     dead: dict[str, str]
     unknown: dict[str, int]
@@ -87,6 +97,8 @@ class Symmetries:
     module: nn.Module
     output: Output
     kinds: dict[str, str]
+    ends: dict[str, str]
+    order: tuple[str, ...]
 
     @property
     def n_scales(self) -> int:
@@ -101,7 +113,20 @@ class Symmetries:
         list of Channels
             One entry for each tensor.
         """
-        return channels_of(self.tensors, self.kinds, self.frozen)
+        return channels_of(self.tensors, self.kinds, self.ends)
+
+    def layers(self) -> list[Channels]:
+        """Return the channels of each layer, in the order in which the graph uses them.
+
+        Returns
+        -------
+        list of Channels
+            For each module that has parameters of its own, those of its largest tensor.
+        """
+        place = {name: number for number, name in enumerate(self.order)}
+        return sorted(
+            main_tensors(self.channels()), key=lambda entry: place.get(entry.name, len(place))
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each parameter tensor.
@@ -111,7 +136,7 @@ class Symmetries:
         DataFrame
             With columns `name`, `layer`, `kind`, `shape`; `free`, `tied` and `frozen`, which count
             the channels that the tensor leads to; `scales`, how many free scales move it; and
-            `reason`, why it is frozen.
+            `reason`, why channels are frozen.
         """
         import pandas as pd
 
@@ -175,6 +200,7 @@ class Symmetries:
             scales,
             matrices,
             shifts,
+            self.affine,
         )
 
     def check(self, X: Any, module: nn.Module | None = None, random_state: int = 0) -> float:
@@ -200,12 +226,14 @@ class Symmetries:
             If it is above 1e-10. The message names the tensors to blame.
         """
         model = self.module if module is None else unwrap(module)
-        batch = read_example(model, X, "X")
-        return checking.check(model, batch, self.output, self.tensors, self.groups, random_state)
+        batch = read_example(kind_of(model), X, "X")
+        return checking.check(
+            model, batch, self.output, self.tensors, self.groups, self.affine, random_state
+        )
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = []
-        for entry in main_tensors(self.channels()):
+        for entry in self.layers():
             numbers = (entry.free, entry.tied, entry.frozen)
             texts = tuple(f"{number:,}" if number else "" for number in numbers)
             rows.append((entry.layer or entry.name, entry.kind, *texts, entry.reason))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ import torch
 from jaxtyping import Float
 from scipy.sparse import csr_matrix
 from torch import Tensor
+
+_RANGE = 200.0
+"""Log scales whose exponentials are far from overflow, and so are their products."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,12 +58,17 @@ class ScaledTensor:
         """The shape in which the blocks broadcast to the tensor: 1 where nothing depends on it."""
         return tuple(torch.broadcast_shapes(self.out.shape, self.into.shape))
 
-    @property
+    @cached_property
     def is_frozen(self) -> bool:
         """Whether no entry scales."""
         # Generic scales show every exponent that is not zero.
-        generic = np.random.default_rng(0).standard_normal(self.channels.shape[1])
-        return not self.log_scales(generic).any()
+        ends, starts = self._logs(np.random.default_rng(0).standard_normal(self.channels.shape[1]))
+        if not (ends.numel() and starts.numel()):
+            return True
+        if any(a > 1 and b > 1 for a, b in zip(ends.shape, starts.shape, strict=True)):
+            return not (ends - starts).any()
+        # Every end meets every start.
+        return bool((ends == starts.flatten()[0]).all() and (starts == ends.flatten()[0]).all())
 
     @property
     def blocks(self) -> Tensor:
@@ -98,8 +107,38 @@ class ScaledTensor:
         Tensor
             In float64, and broadcasting to `shape`.
         """
+        ends, starts = self._logs(z)
+        return ends - starts
+
+    def scaled(self, values: Tensor, z: Any) -> Tensor:
+        """Return a tensor of this shape times what the parameter is multiplied by.
+
+        Parameters
+        ----------
+        values : Tensor of shape `shape`
+            Such as the parameter.
+        z : array_like of shape (n_scales,)
+            The free log scales.
+
+        Returns
+        -------
+        Tensor
+            In float64, on the device of `values`.
+        """
+        ends, starts = self._logs(z)
+        centre = ends.flatten()[0]
+        ends, starts = ends - centre, starts - centre
+        if max(float(ends.abs().max()), float(starts.abs().max())) < _RANGE:
+            # Two small factors in place of one that is as large as the tensor.
+            factors = ends.exp(), (-starts).exp()
+            result = values.double() * factors[0].to(values.device)
+            return result.mul_(factors[1].to(values.device))
+        return values.double() * (ends - starts).exp().to(values.device)
+
+    def _logs(self, z: Any) -> tuple[Tensor, Tensor]:
+        """Return the log scales of the channels at both ends."""
         y = torch.from_numpy(np.asarray(self.channels @ np.asarray(z, dtype=np.float64)))
-        return y[self.out] - y[self.into]
+        return y[self.out], y[self.into]
 
     def sums(self, values: Tensor) -> Float[np.ndarray, " blocks"]:
         """Sum a tensor of this shape over the entries of each block.

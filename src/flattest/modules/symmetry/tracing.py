@@ -25,6 +25,8 @@ from flattest.modules.outputs import Output, select
 
 FRONT_ENDS = ("export", "trace")
 _RETRIES = 2
+_LONGEST = 90
+"""How much of another library's message is quoted."""
 
 
 class Trace(NamedTuple):
@@ -94,12 +96,13 @@ def trace(module: nn.Module, batch: Batch, output: Output, front_ends: tuple[str
                 graph = _recorded(function, parameters, buffers, (args, kwargs), functional)
         except Exception as error:  # whatever a model's own code may raise while it is traced
             text = str(error).strip().splitlines()
-            failures.append(f"{type(error).__name__}: {text[0] if text else 'no message'}")
+            first = text[0].rstrip(".") if text else "no message"
+            failures.append(f"{type(error).__name__}: {first[:_LONGEST]}")
             continue
         return Trace(graph, parameters, buffers, front_end, functional)
     raise TracingError(
-        "The model's operations could not be recorded, so that its symmetries are not known "
-        f"({'; '.join(dict.fromkeys(failures))})."
+        "The model's operations could not be recorded, so that its symmetries are not known: "
+        f"{'; '.join(dict.fromkeys(failures))}."
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flattest.modules.symmetry.affine_shift import AffineShift
 from flattest.modules.symmetry.linear_group import Kind, LinearGroup
 from flattest.modules.symmetry.scaled_tensor import ScaledTensor
 
@@ -21,6 +22,7 @@ def transformed(
     z: Any,
     matrices: Mapping[int, Tensor],
     shifts: Mapping[int, Tensor],
+    affine: Sequence[AffineShift] = (),
 ) -> nn.Module:
     """Return a copy of a module with rescaled parameters and transformed factors.
 
@@ -38,6 +40,8 @@ def transformed(
         For some of the groups, by number, the matrix.
     shifts : mapping of int to Tensor
         For some of the groups, by number, the translation.
+    affine : sequence of AffineShift
+        The biases that shift with the scales.
 
     Returns
     -------
@@ -45,7 +49,7 @@ def transformed(
         The copy, of the same class, dtypes and device.
     """
     result = copy.deepcopy(module)
-    transform(result, tensors, groups, z, matrices, shifts)
+    transform(result, tensors, groups, z, matrices, shifts, affine)
     return result
 
 
@@ -57,16 +61,18 @@ def transform(
     z: Any,
     matrices: Mapping[int, Tensor],
     shifts: Mapping[int, Tensor],
+    affine: Sequence[AffineShift] = (),
 ) -> None:
     """Do the same in place."""
     parameters: dict[str, Tensor] = dict(module.named_parameters())
     if np.asarray(z).any():
+        for shift in affine:
+            shift.apply(parameters, z)
         for tensor in tensors:
             if tensor.is_frozen:
                 continue
             parameter = parameters[tensor.name]
-            factors = tensor.log_scales(z).exp().to(parameter.device)
-            parameter.copy_((parameter.double() * factors).to(parameter.dtype))
+            parameter.copy_(tensor.scaled(parameter, z).to(parameter.dtype))
     for number in sorted({*matrices, *shifts}):
         group = groups[number]
         identity = torch.eye(group.size, dtype=torch.float64)

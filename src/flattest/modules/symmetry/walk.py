@@ -78,6 +78,28 @@ class Step(NamedTuple):
         return f"{self.title} after {self.place}" if self.place else self.title
 
 
+class Shift(NamedTuple):
+    """A batch normalisation whose bias shifts when its input scales.
+
+    Parameters
+    ----------
+    gain, bias : str
+        Its parameters.
+    centre : Tensor of shape (c,)
+        The running means over the standard deviations.
+    into : Tensor of shape (c,)
+        The labels of its input's channels.
+    reason : str
+        What to say of scales that it freezes after all.
+    """
+
+    gain: str
+    bias: str
+    centre: Tensor
+    into: Labels
+    reason: str
+
+
 @dataclass
 class Walk:
     """The state of a walk over the graph.
@@ -88,11 +110,19 @@ class Walk:
         What is demanded of labels.
     forms : Forms
         How parameters scale.
+    affine : bool
+        Whether the input of batch normalisation may scale, and its bias shift.
+    origins : list of (int, int, str)
+        First number, count and parameter of the variables that stand for its channels.
+    shifts : list of Shift
+        The biases that shift.
     """
 
     equations: Equations
     forms: Forms
+    affine: bool = False
     origins: list[tuple[int, int, str]] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
     _sums: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def fresh(self, shape: Sequence[int], name: str = "") -> Labels:
