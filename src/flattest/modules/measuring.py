@@ -210,6 +210,24 @@ def measure_on_orbit(
     return Measurement(flatness, module, symmetries, position, example)
 
 
+def first_batch(module: nn.Module, X: Any, y: Any = None) -> Batch:
+    """Return the first batch of data, as an example of what a module is called with.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+    X, y : object
+        The data, as for :func:`flattest.measure`.
+
+    Returns
+    -------
+    Batch
+        The batch.
+    """
+    return next(read_batches(X, y, kind_of(unwrap(module))))
+
+
 def hessian_of(loss: str) -> Callable[[Part], OutputHessian]:
     """Return a function from a part of the loss to the Hessian in its logits.
 
