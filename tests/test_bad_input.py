@@ -331,7 +331,7 @@ def model_cases(
 
 
 RESCALE = [
-    *model_cases(lambda other: ft.rescale(other, 2.0), NotImplementedError),
+    *model_cases(lambda other: ft.rescale(other, 2.0), None),
     *options(
         lambda m, scales: ft.rescale(m, scales),
         scales=[
@@ -358,7 +358,7 @@ RESCALE = [
     ),
 ]
 SHARPEN = [
-    *model_cases(lambda other: ft.sharpen(other, 2.0), NotImplementedError),
+    *model_cases(lambda other: ft.sharpen(other, 2.0), None),
     *options(
         lambda m, factor: ft.sharpen(m, factor),
         factor=[
@@ -497,7 +497,7 @@ SYMMETRIES = [
     Case("nan", lambda m: ft.symmetries(with_nan(net()), X), ValueError, "parameters contain NaN"),
 ]
 BALANCE = [
-    *model_cases(lambda other: ft.balance(other, X, Y), NotImplementedError),
+    *model_cases(lambda other: ft.balance(other, X, Y), None),
     *data_cases(lambda m, v: ft.balance(m, v), "X", BAD_MATRICES, BAD_FOR_THE_MODEL),
     *data_cases(lambda m, v: ft.balance(m, X, v), "y", BAD_VECTORS),
     *[case for case in batch_cases(ft.balance) if case.name != "batches: no targets"],
@@ -988,3 +988,23 @@ def test_what_is_no_flatness_cannot_be_merged() -> None:
     part = ft.measure(line, X, Y)
     with pytest.raises(TypeError, match=r"parts\[1\] is of type int; only the Flatness of"):
         ft.Flatness.merge([part, 3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, f: ft.balance("net", X, Y), "model must be a torch.nn.Module"),
+        (lambda m, f: ft.sharpen(None, 2, X), "model must be a torch.nn.Module"),
+        (lambda m, f: ft.rescale([m], 2, X), "model must be a torch.nn.Module"),
+        (lambda m, f: ft.quantise("net", 4), "module must be a torch.nn.Module"),
+        (lambda m, f: ft.allocate_bits(None, m, budget=4), "flatness must be what"),
+        (lambda m, f: ft.allocate_bits(f, None, budget=4), "module must be a torch.nn.Module"),
+        (lambda m, f: ft.allocate_bits(f, m, budget=4, bits=4), "bits must be a list"),
+        (lambda m, f: ft.allocate_bits(f, m, budget=[4]), "budget must be a real number"),
+    ],
+)
+def test_what_is_no_module_is_not_moved_or_rounded(call: Any, message: str) -> None:
+    line = torch.nn.Linear(D, 1).double()
+    flatness = ft.measure(line, X, Y[:, None])
+    with pytest.raises(TypeError, match=message):
+        call(line, flatness)

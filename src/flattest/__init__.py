@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from flattest.flatness import Flatness
     from flattest.interpolators import Interpolation, Iterate, Status, interpolate
     from flattest.measuring import balance, measure, rescale, sharpen
+    from flattest.modules.groups.lora import balance_lora
+    from flattest.modules.groups.lora_factors import LoraBalance
+    from flattest.modules.moving import BalanceReport
     from flattest.modules.symmetry.finding import symmetries
     from flattest.modules.symmetry.result import Symmetries
+    from flattest.orbit import Orbit
+    from flattest.quantisation.allocation import BitAllocation, allocate_bits
+    from flattest.quantisation.rounding import quantise
     from flattest.regression import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
@@ -35,8 +41,14 @@ _HOMES = {
     "flatness": ("Flatness",),
     "interpolators": ("Interpolation", "Iterate", "Status", "interpolate"),
     "measuring": ("balance", "measure", "rescale", "sharpen"),
+    "modules.groups.lora": ("balance_lora",),
+    "modules.groups.lora_factors": ("LoraBalance",),
+    "modules.moving": ("BalanceReport",),
     "modules.symmetry.finding": ("symmetries",),
     "modules.symmetry.result": ("Symmetries",),
+    "orbit": ("Orbit",),
+    "quantisation.allocation": ("BitAllocation", "allocate_bits"),
+    "quantisation.rounding": ("quantise",),
     "regression": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
@@ -48,6 +60,8 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BalanceReport",
+    "BitAllocation",
     "DirectionsDisplay",
     "Flatness",
     "FlattestError",
@@ -55,8 +69,10 @@ __all__ = [
     "Interpolation",
     "Iterate",
     "LinkDisplay",
+    "LoraBalance",
     "MultiIndexModel",
     "MultiIndexRegressor",
+    "Orbit",
     "PathDisplay",
     "PerNeuron",
     "Status",
@@ -66,14 +82,17 @@ __all__ = [
     "TwoLayerNet",
     "__version__",
     "activation",
+    "allocate_bits",
     "append_bias_coordinate",
     "balance",
+    "balance_lora",
     "interpolate",
     "lower_bound",
     "make_multi_index",
     "measure",
     "merge",
     "prune",
+    "quantise",
     "rescale",
     "sharpen",
     "split",

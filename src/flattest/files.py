@@ -167,14 +167,14 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all.
 
     Parameters
     ----------
     path : Path
         The file; an existing one is replaced.
-    text : str
+    content : str or bytes
         Its content.
 
     Raises
@@ -193,7 +193,7 @@ def write_file(path: Path, text: str) -> None:
     if path.is_dir():
         raise OutputError(f"{str(path)!r} is a folder; give the name of a file.")
     try:
-        replace_file(path, text.encode())
+        replace_file(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
 

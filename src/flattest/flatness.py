@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from flattest._version import __version__
 from flattest.files import write_file
+from flattest.orbit import Orbit
 from flattest.wording import count
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class LayerFlatness(NamedTuple):
         (Petzka et al. 2021). Scaling a layer up and the next one down leaves it alone, and so does
         scaling single rows, but what that does to the next layer's columns changes that of the next
         layer. NaN for other tensors, and unless it was asked for.
+    at_minimum : float
+        `gauss_newton` of this tensor in the network that attains the orbit minimum; NaN unless that
+        was asked for.
 
     Examples
     --------
@@ -112,6 +116,7 @@ class LayerFlatness(NamedTuple):
     unused: bool = False
     frozen: bool = False
     relative_flatness: float = math.nan
+    at_minimum: float = math.nan
 
 
 class Row(NamedTuple):
@@ -174,6 +179,9 @@ class Flatness:
         Whether the loss is a sum, which is divided by nothing.
     partial : bool
         Whether the measurement was interrupted, so that these are the figures of its first samples.
+    orbit : Orbit or None
+        What else is known of the orbit minimum of a module: its certificate, whether it is
+        attained, and over which symmetries it is.
     diagonals : mapping of str to Tensor, or None
         What `diagonal` returns.
 
@@ -223,6 +231,7 @@ class Flatness:
     normaliser: float = math.nan
     summed: bool = False
     partial: bool = False
+    orbit: Orbit | None = None
     diagonals: Mapping[str, Tensor] | None = field(default=None, compare=False)
 
     # The figures in the order of the table: name, label, indentation.
@@ -366,8 +375,9 @@ class Flatness:
             for name in first.provenance
         }
         if not math.isnan(first.largest_eigenvalue):
-            why = "not measured: those of parts do not say what it is"
-            provenance["largest_eigenvalue"] = NOT_MEASURED._replace(why=why)
+            provenance["largest_eigenvalue"] = NOT_MEASURED._replace(why=_NOT_OF_PARTS)
+        if first.orbit is not None:
+            provenance["orbit_minimum"] = NOT_MEASURED._replace(why=_NOT_OF_PARTS)
         means: dict[str, Any] = {
             name: _mean([getattr(part, name) for part in found], weights) for name in _MEANS
         }
@@ -383,6 +393,8 @@ class Flatness:
             device=" and ".join(dict.fromkeys(part.device for part in found)),
             version=__version__,
             largest_eigenvalue=math.nan,
+            orbit_minimum=math.nan,
+            orbit=None,
             normaliser=1.0 if first.summed else math.fsum(sizes),
             partial=any(part.partial for part in found),
             diagonals=_merged_diagonals(found, weights),
@@ -410,6 +422,9 @@ class Flatness:
                 continue  # not measured: never a part under the name of the whole
             depth = min(level, rows[-1].level + 1) if rows else 0
             rows.append(Row(label, depth, value, self._mark(name)))
+            if name == "orbit_minimum" and self.orbit is not None:
+                mark = "" if self.orbit.attained else "not attained"
+                rows.append(Row("Gauss-Newton part over it", depth + 1, self.orbit.ratio, mark))
         return rows
 
     def _mark(self, name: str) -> str:
@@ -463,6 +478,7 @@ class Flatness:
         """
         names = [f.name for f in fields(self) if f.name != "diagonals"]
         values = {name: plain(getattr(self, name)) for name in names}
+        values["orbit"] = None if self.orbit is None else plain(self.orbit._asdict())
         values["layers"] = [plain(layer._asdict()) for layer in self.layers]
         values["provenance"] = {
             name: plain(entry._asdict()) for name, entry in self.provenance.items()
@@ -470,6 +486,7 @@ class Flatness:
         return values
 
 
+_NOT_OF_PARTS = "not measured: those of parts do not say what it is"
 _MEANS = ("loss", "trace", "gauss_newton", "residual", "adaptive", "fisher_rao")
 _LAYER_MEANS = ("trace", "gauss_newton", "residual", "adaptive", "relative_flatness")
 _SAME_WEIGHTS = 1e-5  # of a tensor's squared norm, up to which two devices' sums may differ
@@ -566,6 +583,7 @@ def _merged_layer(entries: list[LayerFlatness], weights: list[float]) -> LayerFl
         exact=all(entry.exact for entry in entries),
         standard_error=_in_quadrature(entries, weights),
         unused=all(entry.unused for entry in entries),
+        at_minimum=math.nan,
     )
 
 

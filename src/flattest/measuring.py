@@ -12,7 +12,7 @@ from typing import Any, overload
 import torch
 
 from flattest.flatness import Flatness
-from flattest.modules import measuring as modules_measuring
+from flattest.modules import measuring as modules_measuring, moving
 from flattest.two_layer import measuring as two_layer_measuring, symmetry as two_layer_symmetry
 from flattest.two_layer.flatness import TwoLayerFlatness
 from flattest.two_layer.networks import TwoLayerNet
@@ -42,6 +42,8 @@ def measure(
     largest_eigenvalue: str | None = ...,
     random_state: Any = ...,
     verbose: bool | int = ...,
+    symmetry: str = ...,
+    batch_norm: str = ...,
 ) -> Flatness: ...
 
 
@@ -62,6 +64,8 @@ def measure(
     largest_eigenvalue: str | None = None,
     random_state: Any = None,
     verbose: bool | int = False,
+    symmetry: str = "none",
+    batch_norm: str = "keep",
     chunk_size: int | None = None,
 ) -> Flatness:
     r"""Measure the flatness of a network on data: exactly, or with a standard error.
@@ -131,6 +135,15 @@ def measure(
     verbose : bool
         Whether to show the progress of what takes more than two seconds, with an estimate of the
         time left.
+    symmetry : {"none", "scales", "all"}
+        Whether the minimum of the Gauss-Newton trace over all networks with the same outputs is
+        wanted: over scales of hidden units, or over these and over the invertible matrices between
+        linear factors, as of attention heads and LoRA. The result's `orbit_minimum` is that, and
+        `orbit` says whether it is attained and how sure it is. For two-layer networks it is always
+        there.
+    batch_norm : {"keep", "fold"}
+        Whether batch normalisation stays, or is folded into the layers before it on a copy, which
+        is measured then: the trace and its minimum depend on the parametrisation.
     chunk_size : int, optional
         The same as `batch_size` for a two-layer network, in rows.
 
@@ -188,6 +201,8 @@ def measure(
             ("memory", memory),
             ("panel", panel or None),
             ("largest_eigenvalue", largest_eigenvalue),
+            ("symmetry", None if symmetry == "none" else symmetry),
+            ("batch_norm", None if batch_norm == "keep" else batch_norm),
         ):
             if value is not None:
                 raise ValueError(f"{name} is not for two-layer networks; leave it out.")
@@ -212,50 +227,123 @@ def measure(
         largest_eigenvalue=largest_eigenvalue,
         random_state=random_state,
         verbose=verbose,
+        symmetry=symmetry,
+        batch_norm=batch_norm,
     )
 
 
-def balance(model: torch.nn.Module, X: Any, y: Any = None, *, loss: str = "mse") -> TwoLayerNet:
-    r"""Return the flattest network on the rescaling orbit: the same function, the least trace.
+@overload
+def balance(
+    model: TwoLayerNet, X: Any, y: Any = None, *, loss: str = ..., return_report: bool = ...
+) -> TwoLayerNet: ...
 
-    Neuron ``j`` becomes ``(c_j**-p a_j, c_j w_j)`` with
+
+@overload
+def balance(
+    model: torch.nn.Module,
+    X: Any,
+    y: Any = None,
+    *,
+    loss: Any = ...,
+    objective: str = ...,
+    symmetry: str = ...,
+    batch_norm: str = ...,
+    output: Any = ...,
+    batch_size: int | None = ...,
+    random_state: Any = ...,
+    return_report: bool = ...,
+) -> Any: ...
+
+
+def balance(
+    model: torch.nn.Module,
+    X: Any,
+    y: Any = None,
+    *,
+    loss: Any = "mse",
+    objective: str = "trace",
+    symmetry: str = "scales",
+    batch_norm: str = "keep",
+    output: Any = None,
+    batch_size: int | None = None,
+    random_state: Any = None,
+    return_report: bool = False,
+) -> Any:
+    r"""Return the flattest network among all that symmetries make of one: the same function.
+
+    The channels of a network with ReLUs can be scaled up on one side and down on the other:
+    parameter ``e`` becomes :math:`\theta_e \exp(c_e \cdot z)`, its entry of the Gauss-Newton
+    diagonal :math:`G_{ee} \exp(-2 c_e \cdot z)`. Their sum is convex in the log scales ``z``, and
+    this returns the network at its minimum: the orbit minimum of :func:`flattest.measure`.
+
+    For a two-layer network neuron ``j`` becomes ``(c_j**-p a_j, c_j w_j)`` with
     :math:`c_j = (B_j / (p A_j))^{1/(2p+2)}`, where ``A_j`` and ``B_j`` are its mean squared
-    gradients (see :class:`flattest.PerNeuron`). The Gauss-Newton part of the trace, which is the
-    whole trace at an interpolator and for ``p = 1``, then equals the orbit minimum.
+    gradients (see :class:`flattest.PerNeuron`).
 
     Parameters
     ----------
-    model : TwoLayerNet
-        The network; it is not modified.
-    X : Tensor or array_like of shape (n, d), or iterable of (X, y) batches
-        The data.
-    y : Tensor or array_like of shape (n,), optional
-        The targets. They are checked, but the result does not depend on them.
-    loss : {"mse"}
-        The loss.
+    model : torch.nn.Module
+        A `TwoLayerNet`, or any module in evaluation mode; it is not modified.
+    X : Tensor, array_like, dict or tuple, or iterable of batches
+        The data, as for :func:`flattest.measure`.
+    y : Tensor or array_like, optional
+        The targets. For a two-layer network they are checked, but do not matter.
+    loss : {"mse", "cross_entropy", "bce_with_logits"}, torch.nn loss or callable
+        The loss, as for :func:`flattest.measure`.
+    objective : {"trace", "range", "quantisation"}
+        What is minimised. ``"trace"``, the Gauss-Newton trace, is for noise of one size on all
+        parameters. It is the wrong objective before rounding to few bits with one step size per
+        tensor, and made that worse where it was tried: ``"quantisation"`` minimises the expected
+        loss of that, the sum over weights of their largest square times their trace, and
+        ``"range"`` equalises the ranges of channels without regard to the loss (Nagel et al. 2019).
+        With a step size per channel hardly anything is left to gain.
+    symmetry : {"scales", "all"}
+        Over scales, or over linear groups as well: the invertible matrices between values and
+        output projection of an attention head, and the like.
+    batch_norm : {"keep", "fold"}
+        Whether batch normalisation stays, or is folded into the layers before it.
+    output : str, int or callable, optional
+        Where the logits are in what the model returns, if that is no tensor.
+    batch_size : int, optional
+        Samples worked on together, to bound the memory.
+    random_state : int, numpy.random.Generator or None
+        For what is drawn, where a loss has very many outputs.
+    return_report : bool
+        Whether to return a `BalanceReport` as well, with a table of what was scaled by how much.
 
     Returns
     -------
-    TwoLayerNet
-        A new network computing the same function on all inputs.
+    model : torch.nn.Module
+        A new module of the same class, with the same names, dtypes and devices.
+    report : BalanceReport
+        What was done; only with `return_report`, and not for two-layer networks.
 
     Raises
     ------
-    NotImplementedError
-        If `model` is a module of another kind.
     TypeError, ValueError
-        If an argument has a wrong type, shape or value.
+        If an argument has a wrong type, shape or value, or if the outputs on the first batch would
+        change by more than 1e-10 in float64.
+
+    See Also
+    --------
+    flattest.symmetries : What can be scaled, and what is frozen.
 
     Notes
     -----
-    A neuron with ``a_j = 0`` has an infimum of 0 that no ``c`` attains; setting ``w_j = 0``
-    attains it and changes no output (likewise ``w_j = 0`` where ``s'(0)`` is not 0). Neurons that
-    fire on no sample contribute nothing and are left alone.
+    Where the minimum is not attained, terms that vanish in the infimum are left out, and the rest
+    is balanced; the measurement says so. A second call changes nothing.
+
+    For two-layer networks, a neuron with ``a_j = 0`` has an infimum of 0 that no ``c`` attains;
+    setting ``w_j = 0`` attains it and changes no output (likewise ``w_j = 0`` where ``s'(0)`` is
+    not 0). Neurons that fire on no sample contribute nothing and are left alone.
 
     References
     ----------
     H. Vardhan, H. Taheri, A. Mazumdar, "Flatness and Generalization: Learning Multi-Index Models
     with Homogeneous Neural Networks", arXiv 2606.04429, 2026.
+
+    M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight
+    Equalization and Bias Correction", ICCV 2019.
 
     Examples
     --------
@@ -269,37 +357,67 @@ def balance(model: torch.nn.Module, X: Any, y: Any = None, *, loss: str = "mse")
     18.0
     """
     if isinstance(model, TwoLayerNet):
+        for name, value, default in (
+            ("objective", objective, "trace"),
+            ("symmetry", symmetry, "scales"),
+            ("batch_norm", batch_norm, "keep"),
+            ("output", output, None),
+            ("batch_size", batch_size, None),
+            ("return_report", return_report, False),
+        ):
+            if value != default:
+                raise ValueError(f"{name} is not for two-layer networks; leave it out.")
         return two_layer_symmetry.balance(model, X, y, loss=loss)
-    raise _unsupported(model, "balance")
+    balanced, report = moving.balance(
+        model,
+        X,
+        y,
+        loss=loss,
+        objective=objective,
+        symmetry=symmetry,
+        batch_norm=batch_norm,
+        output=output,
+        batch_size=batch_size,
+        random_state=random_state,
+    )
+    return (balanced, report) if return_report else balanced
 
 
-def sharpen(model: torch.nn.Module, factor: float | int) -> TwoLayerNet:
-    r"""Return the same function with a trace `factor` times larger, or more, on every data set.
+def sharpen(
+    model: torch.nn.Module, factor: float | int, X: Any = None, *, random_state: Any = None
+) -> Any:
+    r"""Return the same function with a trace `factor` times larger.
 
-    The attack of Dinh et al. (2017) on the raw trace as a measure of flatness. The guarantee is
-    for the Gauss-Newton part, which is the whole trace at an interpolator and for ``p = 1``; the
-    residual part may have either sign, and sharpening amplifies it as well.
+    The attack of Dinh et al. (2017) on the raw trace as a measure of flatness. For a two-layer
+    network the Gauss-Newton part is `factor` times larger, or more, on every data set; this is the
+    whole trace at an interpolator and for ``p = 1``, while the residual part may have either sign,
+    and sharpening amplifies it as well. For any other module the sum of the squared gradients of
+    all outputs on `X`, the trace of a squared error, is exactly `factor` times larger, by scales
+    along a random direction.
 
     Parameters
     ----------
-    model : TwoLayerNet
+    model : torch.nn.Module
         The network; it is not modified.
     factor : float
-        At least 1; 1 returns a copy.
+        At least 1.
+    X : Tensor, array_like, dict or tuple, optional
+        Example inputs; needed for modules other than `TwoLayerNet`.
+    random_state : int, numpy.random.Generator or None
+        For the direction.
 
     Returns
     -------
-    TwoLayerNet
-        A new network computing the same function.
+    torch.nn.Module
+        A new network of the same class.
 
     Raises
     ------
-    NotImplementedError
-        If `model` is a module of another kind.
     TypeError
-        If `model` is no module, or `factor` not a number.
+        If `model` is no module, `factor` not a number, or `X` missing.
     ValueError
-        If `factor` is less than 1, or takes the parameters out of the range of the dtype.
+        If `factor` is less than 1, or takes the parameters out of the range of the dtype, or if no
+        scale of the module is free.
 
     References
     ----------
@@ -319,33 +437,36 @@ def sharpen(model: torch.nn.Module, factor: float | int) -> TwoLayerNet:
     """
     if isinstance(model, TwoLayerNet):
         return two_layer_symmetry.sharpen(model, factor)
-    raise _unsupported(model, "sharpen")
+    _refuse_no_module(model)
+    return moving.sharpen(model, factor, X, random_state=random_state)
 
 
-def rescale(model: torch.nn.Module, scales: Any) -> TwoLayerNet:
-    r"""Rescale every neuron without changing the function.
+def rescale(model: torch.nn.Module, scales: Any, X: Any = None) -> Any:
+    r"""Rescale hidden units without changing the function.
 
-    ``(a_j, w_j) -> (c_j**-p a_j, c_j w_j)``: the symmetry of p-homogeneous networks, under which
-    the trace of the Hessian takes any large value while the function stays the same.
+    ``(a_j, w_j) -> (c_j**-p a_j, c_j w_j)`` for a two-layer network: the symmetry of p-homogeneous
+    networks, under which the trace of the Hessian takes any large value while the function stays
+    the same. For any other module, the free scales that :func:`flattest.symmetries` finds.
 
     Parameters
     ----------
-    model : TwoLayerNet
+    model : torch.nn.Module
         The network; it is not modified.
-    scales : float, Tensor or array_like of shape (m,)
-        The factors ``c_j > 0``, one for all neurons or one each.
+    scales : float, Tensor, array_like of shape (m,), or mapping of str to float
+        The factors ``c_j > 0``, one for all neurons or free scales, or one each. For modules also
+        some of them by name; the others stay.
+    X : Tensor, array_like, dict or tuple, optional
+        Example inputs; needed for modules other than `TwoLayerNet`.
 
     Returns
     -------
-    TwoLayerNet
-        A new network computing the same function.
+    torch.nn.Module
+        A new network of the same class.
 
     Raises
     ------
-    NotImplementedError
-        If `model` is a module of another kind.
     TypeError
-        If `model` is no module, or `scales` does not hold real numbers.
+        If `model` is no module, `scales` does not hold real numbers, or `X` is missing.
     ValueError
         If `scales` has the wrong length, is not positive and finite, or leaves the range of
         the network's dtype.
@@ -364,15 +485,13 @@ def rescale(model: torch.nn.Module, scales: Any) -> TwoLayerNet:
     """
     if isinstance(model, TwoLayerNet):
         return two_layer_symmetry.rescale(model, scales)
-    raise _unsupported(model, "rescale")
+    _refuse_no_module(model)
+    return moving.rescale(model, scales, X)
 
 
-def _unsupported(model: Any, function: str) -> Exception:
-    """Make the error for a model that no function is for."""
-    kind = type(model).__name__
-    if isinstance(model, torch.nn.Module):
-        return NotImplementedError(
-            f"{function} works on flattest.TwoLayerNet; other modules, such as this {kind}, "
-            "are not supported yet."
+def _refuse_no_module(model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            "model must be a torch.nn.Module, such as a flattest.TwoLayerNet, not "
+            f"{type(model).__name__}."
         )
-    return TypeError(f"model must be a flattest.TwoLayerNet, not {kind}.")

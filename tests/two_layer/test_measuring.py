@@ -278,8 +278,8 @@ def test_result_is_readable_and_json_able() -> None:
     assert flatness == ft.measure(problem.net, problem.X, problem.y)
 
 
-def test_other_modules_are_announced_not_misread() -> None:
-    with pytest.raises(NotImplementedError, match=r"TwoLayerNet.*Linear.*not supported yet"):
+def test_what_is_for_others_is_refused() -> None:
+    with pytest.raises(TypeError, match="X is missing: sharpen needs example inputs"):
         ft.sharpen(torch.nn.Linear(2, 1), 2)
     with pytest.raises(ValueError, match="loss must be 'mse'"):
         ft.measure(ft.TwoLayerNet([[1.0]], [1.0], "relu"), [[1.0]], [1.0], loss="hinge")

@@ -103,7 +103,7 @@ def test_sharpening_silent_neurons_and_by_one() -> None:
 
 
 def test_other_modules() -> None:
-    with pytest.raises(NotImplementedError, match="balance works on flattest"):
+    with pytest.raises(TypeError, match="y is missing"):
         ft.balance(torch.nn.Linear(2, 1), torch.zeros(3, 2))
 
 

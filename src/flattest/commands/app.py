@@ -1,4 +1,4 @@
-"""The application: `flattest demo`, `fit`, `predict`, `measure`, `reproduce` and `sweep`."""
+"""The application: `flattest demo`, `fit`, `predict`, `measure`, `symmetries` and the others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from flattest._version import __version__
+from flattest.commands.balance import balance
+from flattest.commands.bits import bits
 from flattest.commands.demo import demo
 from flattest.commands.errors import INTERRUPTED
 from flattest.commands.fit import fit
@@ -16,6 +18,7 @@ from flattest.commands.measure import measure
 from flattest.commands.predict import predict
 from flattest.commands.reproduce import reproduce
 from flattest.commands.sweep import app as sweep_app
+from flattest.commands.symmetries import symmetries
 
 app = typer.Typer(
     name="flattest",
@@ -26,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Flatness modulo symmetry: measure it, certify it, minimise it, and learn with it.",
 )
-for command in (demo, fit, predict, measure, reproduce):
+for command in (demo, fit, predict, measure, symmetries, balance, bits, reproduce):
     app.command()(command)
 app.add_typer(sweep_app, name="sweep")
 

@@ -93,6 +93,15 @@ def measure(
     largest_eigenvalue: Annotated[
         str | None, typer.Option(metavar="MATRIX", help="Of the hessian or the gauss_newton.")
     ] = None,
+    symmetry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH", help="Also the least trace over scales, or over all symmetries."
+        ),
+    ] = None,
+    batch_norm: Annotated[
+        str | None, typer.Option(metavar="HOW", help="keep batch normalisation, or fold it.")
+    ] = None,
     random_state: Seed = 0,
     json_file: Annotated[
         Path | None,
@@ -124,6 +133,8 @@ def measure(
         "residual": residual,
         "panel": panel or None,
         "largest_eigenvalue": largest_eigenvalue,
+        "symmetry": symmetry,
+        "batch_norm": batch_norm,
     }
     given = {name: value for name, value in options.items() if value is not None}
     of_tables = {"target": target, "drop_missing": drop_missing or None, "encoding": encoding}

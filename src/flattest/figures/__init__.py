@@ -1,9 +1,10 @@
-"""Figures of flatness, symmetries, directions, predictions and regularisation paths."""
+"""Figures of flatness, symmetries, bits, directions, predictions and regularisation paths."""
 
 from flattest.errors import require
 
 require("matplotlib", extra="plots", purpose="A figure")
 
+from flattest.figures.balancing import bits_by_layer, traces_by_layer
 from flattest.figures.loss_and_flatness import loss_against_flatness
 from flattest.figures.regression import (
     directions_composition,
@@ -27,6 +28,7 @@ __all__ = [
     "GREY",
     "NEGLIGIBLE_ERROR",
     "OKABE_ITO",
+    "bits_by_layer",
     "chain_of_layers",
     "colour",
     "directions_composition",
@@ -38,4 +40,5 @@ __all__ = [
     "predicted_against_true",
     "regularisation_path",
     "save_figure",
+    "traces_by_layer",
 ]

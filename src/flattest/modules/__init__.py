@@ -13,4 +13,8 @@ draws some where there are many. `columns` goes through a batch in micro-batches
 `linearity` proves for which parameters that is all of the Hessian trace, and `residual` measures
 the rest. `products` with whole matrices give the Fisher-Rao norm and the largest `eigenvalue`.
 `results` tabulates.
+
+`symmetry` finds the changes of parameters that no output shows: scales and linear groups.
+`orbit_minimum` and `group_minimum` bring them and the measured figures together, and leave the
+numbers to `balancing` and `groups`; `moving` takes a module to the minimum, or away from it.
 """

@@ -267,7 +267,10 @@ class Softmax(OutputHessian):
 
 
 class Blocks(OutputHessian):
-    """Any symmetric block per position: its eigenvectors, or the columns of a Cholesky factor.
+    """Any symmetric block per position: eigenvectors, or the columns of a Cholesky factor.
+
+    These are of the block scaled to a unit diagonal, so that every entry is accurate relative to
+    its own size, and rescaled units get rescaled figures, however far apart their scales are.
 
     Parameters
     ----------
@@ -293,10 +296,15 @@ class Blocks(OutputHessian):
         super().__init__(shape)
         self._axis = axis
         symmetric = (blocks + blocks.mT) / 2
-        found: tuple[Tensor, Tensor] = (_cholesky if quick else torch.linalg.eigh)(symmetric)
-        values, self._vectors = found
+        sizes = _sizes(symmetric)
+        scaled = symmetric / (sizes[..., None] * sizes[..., None, :])
+        found: tuple[Tensor, Tensor] = (_cholesky if quick else torch.linalg.eigh)(scaled)
+        values, vectors = found
         largest = values.abs().amax()
-        self._values = torch.where(values.abs() > _NEGLIGIBLE * largest, values, 0)
+        values = torch.where(values.abs() > _NEGLIGIBLE * largest, values, 0)
+        vectors = sizes[..., None] * vectors
+        norms = torch.linalg.vector_norm(vectors, dim=-2)
+        self._vectors, self._values = vectors / norms[..., None, :], values * norms**2
         self._used = self._values.abs().amax(dim=0).flatten().nonzero()[:, 0].tolist()
 
     @property
@@ -356,6 +364,14 @@ class Blocks(OutputHessian):
     @property
     def _position_axis(self) -> int | None:
         return self._axis
+
+
+def _sizes(blocks: Float[Tensor, "n positions k k"]) -> Float[Tensor, "n positions k"]:
+    """Return the roots of the diagonals, where blocks can be positive semi-definite; else 1."""
+    sizes = blocks.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    bounds = sizes[..., None] * sizes[..., None, :]
+    definite = (blocks.abs() <= (1 + 1e-6) * bounds).flatten(-2).all(dim=-1, keepdim=True)
+    return torch.where(definite & (sizes > 0), sizes, 1)
 
 
 def _cholesky(

@@ -69,6 +69,7 @@ class Summation:
         self._parts: list[Part] = []
         self._missing_norm: str | None = None
         self.partial = False
+        self.observers: list[Callable[[Part], None]] = []
 
     def add(self, call: Call) -> None:
         """Add a batch.
@@ -122,6 +123,8 @@ class Summation:
             raise
         self._count(weight, value, call.n_samples)
         self._n_batches += 1
+        for observe in self.observers:
+            observe(part)
         if settings.largest_eigenvalue is not None:
             self._parts.append(part)
 

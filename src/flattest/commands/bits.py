@@ -1,0 +1,123 @@
+"""`flattest bits`: how many bits each weight of a module gets."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated
+
+import typer
+
+from flattest.commands.errors import one_sentence_errors, say
+from flattest.commands.module_options import (
+    Loss,
+    ModuleData,
+    ModuleName,
+    OutputName,
+    Results,
+    Weights,
+)
+from flattest.commands.options import Force, Seed
+
+
+@one_sentence_errors
+def bits(
+    model: ModuleName,
+    data: ModuleData,
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="BITS",
+            help="The average bits of an entry, as 4.5, or the size of all weights, as '1.5 MB'.",
+        ),
+    ],
+    out: Results,
+    weights: Weights = None,
+    loss: Loss = "mse",
+    output: OutputName = None,
+    choices: Annotated[
+        str, typer.Option(metavar="LIST", help="The numbers of bits to choose from.")
+    ] = "2,3,4,5,6,7,8",
+    weighed: Annotated[
+        str,
+        typer.Option(metavar="HOW", help="Weigh errors by the trace of a weight, or its diagonal."),
+    ] = "trace",
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="One step size per weight, not per channel.")
+    ] = False,
+    random_state: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Choose the bits of each weight so that rounding costs least, and round the module so."""
+    from flattest.files import check_output_folder, output_folder, write_report
+
+    check_output_folder(out, force=force)
+    numbers = _numbers(choices)
+
+    from safetensors.torch import save_model
+
+    from flattest.commands.model_files import load_loss
+    from flattest.commands.module_options import load, one_sentence
+    from flattest.figures import bits_by_layer, save_figure
+    from flattest.flatness import plain
+    from flattest.modules.measuring import measure
+    from flattest.quantisation.allocation import allocate_bits
+    from flattest.quantisation.rounding import quantise
+
+    loaded = load(model, data, weights)
+    with one_sentence():
+        flatness = measure(
+            loaded.module,
+            loaded.X,
+            loaded.y,
+            loss=load_loss(loss),
+            output=output,
+            residual="none",
+            random_state=random_state,
+        )
+    with warnings.catch_warnings(record=True) as caught, one_sentence():
+        warnings.simplefilter("always", UserWarning)
+        chosen = allocate_bits(
+            flatness,
+            loaded.module,
+            budget=_budget(budget),
+            bits=numbers,
+            weighed=weighed,
+            per_channel=not per_tensor,
+        )
+    for warning in caught:
+        say(f"Warning: {warning.message}")
+    typer.echo(repr(chosen))
+    rounded = quantise(loaded.module, chosen, per_channel=not per_tensor)
+    with output_folder(out, force=force) as folder:
+        save_model(rounded, str(folder / "model.safetensors"))
+        chosen.to_frame().to_csv(folder / "bits.csv", index=False)
+        save_figure(bits_by_layer(chosen), folder / "bits")
+        write_report(
+            folder,
+            {
+                "bits": dict(chosen),
+                "average": chosen.average,
+                "cost": plain(chosen.cost),
+                "uniform": chosen.uniform,
+                "uniform_cost": plain(chosen.uniform_cost),
+                "weighed": weighed,
+                "per_channel": not per_tensor,
+            },
+        )
+    typer.echo(f"Written to {out}: model.safetensors, bits.csv, report.json and a figure.")
+
+
+def _numbers(choices: str) -> list[int]:
+    try:
+        return [int(number) for number in choices.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--choices must be numbers of bits with commas, as 4,6,8, not {choices!r}."
+        ) from None
+
+
+def _budget(budget: str) -> float | str:
+    try:
+        return float(budget)
+    except ValueError:
+        return budget

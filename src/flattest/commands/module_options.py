@@ -1,0 +1,110 @@
+"""Arguments of the commands for any PyTorch module, and what they load."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from flattest.commands.errors import fail
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ModuleName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A function that makes a module, as package.module:function or file.py:function; or "
+        "a .pt2 file of torch.export.",
+    ),
+]
+ModuleData = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="An .npz or .safetensors file with the targets under y and the inputs beside them, or "
+        "a function that returns batches.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The weights: safetensors, or a state dict of torch.save."),
+]
+Loss = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="mse, cross_entropy, bce_with_logits, or a function or class as torch.nn:HuberLoss.",
+    ),
+]
+OutputName = Annotated[
+    str | None,
+    typer.Option("--output", metavar="NAME", help="Where the logits are in what it returns."),
+]
+BatchNorm = Annotated[
+    str, typer.Option(metavar="HOW", help="keep batch normalisation, or fold it.")
+]
+Results = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="The folder for the results.")
+]
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn what a function for any module refuses into a sentence and exit code 2."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        fail(str(error))
+
+
+class Loaded(NamedTuple):
+    """A module with its data.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module in evaluation mode.
+    X, y : object
+        The data, as :func:`flattest.measure` takes them.
+    """
+
+    module: nn.Module
+    X: Any
+    y: Any
+
+
+def load(model: str, data: str, weights: Path | None) -> Loaded:
+    """Load a module and its data.
+
+    Parameters
+    ----------
+    model, data : str
+        As on the command line.
+    weights : Path or None
+        A checkpoint.
+
+    Returns
+    -------
+    Loaded
+        Both.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such module, file or function.
+    """
+    from flattest.commands.model_files import ModelFileError, load_data, load_module, names_module
+
+    if not names_module(model):
+        raise ModelFileError(
+            f"MODEL is {model!r}; give a function that makes a module, as package.module:function, "
+            "or a .pt2 file of torch.export."
+        )
+    module = load_module(model, weights)
+    found = load_data(data, module)
+    return Loaded(module, found.X, found.y)

@@ -1,0 +1,463 @@
+"""Moving a module along its symmetries: to the minimum, as far as asked, or anywhere."""
+
+from __future__ import annotations
+
+import html
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from flattest.flatness import Flatness
+from flattest.modules.balancing.equalisation import equalise
+from flattest.modules.balancing.rounding_noise import minimise_noise, noise
+from flattest.modules.balancing.terms import Terms
+from flattest.modules.data import Batch
+from flattest.modules.measuring import Measurement, measure_on_orbit
+from flattest.modules.orbit_minimum import Position, layers_of, parts_of
+from flattest.modules.parameters import kind_of, unwrap
+from flattest.modules.symmetry.checking import largest_change, outputs_of
+from flattest.modules.symmetry.example import read_example
+from flattest.modules.symmetry.finding import symmetries as find_symmetries
+from flattest.modules.symmetry.result import Symmetries
+from flattest.validation import (
+    Argument,
+    check_positive_float,
+    check_random_state,
+    check_vector,
+)
+from flattest.wording import count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WORDS = {
+    "trace": "Gauss-Newton trace",
+    "range": "noise of rounding, by equal ranges",
+    "quantisation": "noise of rounding",
+}
+OBJECTIVES = tuple(_WORDS)
+_MEASURING: dict[str, Any] = {
+    "batch_size": None,
+    "memory": None,
+    "mode": "auto",
+    "residual": "none",
+    "rtol": 0.01,
+    "panel": False,
+    "largest_eigenvalue": None,
+}
+_FARTHEST = 300.0
+"""The largest log scale that sharpening tries."""
+
+
+class ScaledLayer(NamedTuple):
+    """What balancing did to one parameter tensor.
+
+    Parameters
+    ----------
+    name : str
+        The tensor.
+    smallest, largest : float
+        The smallest and largest factor that an entry was multiplied by; NaN where a linear group
+        mixed its entries.
+    before, after : float
+        Its part in the Gauss-Newton trace.
+    """
+
+    name: str
+    smallest: float
+    largest: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, repr=False)
+class BalanceReport:
+    """What balancing did to a module.
+
+    Parameters
+    ----------
+    objective : str
+        What was minimised.
+    before, after : float
+        Its value.
+    flatness : Flatness
+        The measurement before, with the orbit minimum.
+    layers : tuple of ScaledLayer
+        Each parameter tensor.
+    largest_change : float
+        The largest change of an output on the first batch, in float64 and relative to the largest
+        output.
+    rounding_change : float
+        The same for the module as it is returned, in its own dtype.
+    equalised : float
+        For the objectives of rounding, the value that cross-layer equalisation reaches; else NaN.
+    gap : float
+        A bound of ``after`` less the infimum; NaN for ``"range"``, which has none.
+    """
+
+    objective: str
+    before: float
+    after: float
+    flatness: Flatness
+    layers: tuple[ScaledLayer, ...]
+    largest_change: float
+    rounding_change: float
+    equalised: float = math.nan
+    gap: float = math.nan
+
+    @property
+    def bits_gained(self) -> float:
+        """By how many bits coarser the module can be rounded, for the same expected loss.
+
+        Half the base-2 logarithm of the ratio of the noises, for the objectives of rounding.
+        """
+        if self.objective == "trace" or not self.after > 0:
+            return math.nan
+        return 0.5 * math.log2(self.before / self.after)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each parameter tensor.
+
+        Returns
+        -------
+        DataFrame
+            The fields of `ScaledLayer`.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.layers, columns=list(ScaledLayer._fields))
+
+    def _lines(self) -> list[str]:
+        moved = sum(layer.smallest != 1 or layer.largest != 1 for layer in self.layers)
+        lines = [f"{_WORDS[self.objective]}: {self.before:.6g} -> {self.after:.6g}"]
+        if self.objective != "trace":
+            lines[0] += f", {self.bits_gained:.2g} bits; equalised {self.equalised:.6g}"
+        return [
+            *lines,
+            f"{count(moved, 'tensor')} of {len(self.layers)} changed; outputs change by "
+            f"{self.largest_change:.1e} in float64, {self.rounding_change:.1e} as returned",
+        ]
+
+    def __repr__(self) -> str:
+        """Print a table with a line for each tensor."""
+        width = max((len(layer.name) for layer in self.layers), default=0)
+        lines = [type(self).__name__, *(f"  {line}" for line in self._lines())]
+        for name, low, high, before, after in self.layers:
+            factor = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+            lines.append(f"  {name:<{width}}  x {factor:<20} trace {before:.4g} -> {after:.4g}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show the same table in a notebook."""
+        notes = "<br>".join(html.escape(line) for line in self._lines())
+        body = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{low:.3g}</td><td>{high:.3g}</td>"
+            f"<td>{before:.4g}</td><td>{after:.4g}</td></tr>"
+            for name, low, high, before, after in self.layers
+        )
+        head = "<th></th><th>smallest</th><th>largest factor</th><th>trace</th><th>after</th>"
+        return (
+            f"<table><caption>{type(self).__name__}: {notes}</caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+
+def balance(
+    model: nn.Module,
+    X: Any,
+    y: Any = None,
+    *,
+    loss: Any = "mse",
+    objective: str = "trace",
+    symmetry: str = "scales",
+    batch_norm: str = "keep",
+    output: Any = None,
+    batch_size: int | None = None,
+    random_state: Any = None,
+) -> tuple[nn.Module, BalanceReport]:
+    """Go to the minimum on the orbit: the general function for any module.
+
+    Parameters
+    ----------
+    model, X, y, loss, objective, symmetry, batch_norm, output, batch_size, random_state
+        As for :func:`flattest.balance`.
+
+    Returns
+    -------
+    model : torch.nn.Module
+        A new module.
+    report : BalanceReport
+        What was done.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type, shape or value, or the outputs would change.
+    """
+    if objective not in OBJECTIVES:
+        allowed = ", ".join(map(repr, OBJECTIVES))
+        raise ValueError(f"objective must be one of {allowed}, not {objective!r}.")
+    if symmetry not in ("scales", "all"):
+        raise ValueError(f"symmetry must be 'scales' or 'all', not {symmetry!r}.")
+    options = {**_MEASURING, "loss": loss, "output": output, "batch_size": batch_size}
+    found = measure_on_orbit(
+        model,
+        X,
+        y,
+        random_state=random_state,
+        symmetry=symmetry,
+        batch_norm=batch_norm,
+        **options,
+    )
+    if found.position is None:
+        raise ValueError(
+            f"The orbit minimum is {found.flatness.provenance['orbit_minimum'].why}, so that no "
+            "module attains it."
+        )
+    if objective == "trace":
+        after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
+        gap = math.nan if found.flatness.orbit is None else found.flatness.orbit.gap
+        goal = _Goal(found.position, found.flatness.gauss_newton, after, gap=gap)
+    else:
+        goal = _against_rounding(found, objective)
+    return _moved(found, goal, objective)
+
+
+class _Goal(NamedTuple):
+    """Where to go, and what is reached there."""
+
+    position: Position
+    before: float
+    after: float
+    equalised: float = math.nan
+    gap: float = math.nan
+
+
+def _against_rounding(found: Measurement, objective: str) -> _Goal:
+    """Find the scales that make rounding least noisy, or equalise ranges."""
+    assert found.symmetries is not None
+    layers = list(layers_of(found.symmetries, found.flatness.diagonal(), found.module).values())
+    channels = sparse.csr_array(found.symmetries.tensors[0].channels)
+    if objective == "range":
+        z = equalise(layers, channels)
+        before, after = (noise(layers, channels, each) for each in (np.zeros_like(z), z))
+        return _Goal(Position(z), before, after, after)
+    best = minimise_noise(layers, channels)
+    if not best.converged:
+        warnings.warn(
+            f"The noise of rounding is {best.value:.6g}, but its minimum is only known to be at "
+            f"least {best.value - best.gap:.6g}.",
+            stacklevel=5,
+        )
+    return _Goal(Position(best.log_scales), best.before, best.value, best.equalised, best.gap)
+
+
+def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, BalanceReport]:
+    """Apply a position to the module, check the outputs, and report."""
+    symmetries, flatness, position = found.symmetries, found.flatness, goal.position
+    assert symmetries is not None
+    assert found.example is not None
+    change = largest_change(
+        found.module,
+        found.example,
+        symmetries.output,
+        symmetries.tensors,
+        symmetries.groups,
+        position.z,
+        position.matrices,
+        position.shifts,
+    )
+    module = symmetries.transformed(
+        found.module, position.z, matrices=position.matrices, shifts=position.shifts
+    )
+    mixed = {
+        factor.name
+        for number in {*position.matrices, *position.shifts}
+        for factor in (*symmetries.groups[number].forward, *symmetries.groups[number].backward)
+    }
+    layers = []
+    scales = {tensor.name: tensor for tensor in symmetries.tensors}
+    diagonals = flatness.diagonal()
+    for layer in flatness.layers:
+        logarithms = scales[layer.name].log_scales(position.z)
+        low, high = float(logarithms.min().exp()), float(logarithms.max().exp())
+        after = layer.at_minimum
+        if layer.name in mixed:
+            low = high = math.nan
+        elif objective != "trace":
+            after = float((diagonals[layer.name].cpu() * (-2 * logarithms).exp()).sum())
+        layers.append(ScaledLayer(layer.name, low, high, layer.gauss_newton, after))
+    report = BalanceReport(
+        objective=objective,
+        before=goal.before,
+        after=goal.after,
+        flatness=flatness,
+        layers=tuple(layers),
+        largest_change=change,
+        rounding_change=_difference(found, module),
+        equalised=goal.equalised,
+        gap=goal.gap,
+    )
+    return module, report
+
+
+def _difference(found: Measurement, module: nn.Module) -> float:
+    """Return the largest change of an output of the module as it is."""
+    assert found.symmetries is not None
+    assert found.example is not None
+    one, other = (
+        outputs_of(each, found.example, found.symmetries.output) for each in (found.module, module)
+    )
+    largest = float(one.abs().max()) if one.numel() else 0.0
+    return float((other - one).abs().max()) / largest if largest else 0.0
+
+
+def rescale(model: nn.Module, scales: Any, X: Any) -> nn.Module:
+    """Rescale a module: the general function.
+
+    Parameters
+    ----------
+    model, scales, X
+        As for :func:`flattest.rescale`.
+
+    Returns
+    -------
+    torch.nn.Module
+        A new module computing the same function.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type, shape or value.
+    """
+    batch = read_example(kind_of(unwrap(model)), _needed(X, "rescale"), "X")
+    found = find_symmetries(model, batch)
+    z = np.log(_checked_scales(scales, found))
+    return _apply(found, z, batch, "scales take")
+
+
+def _checked_scales(scales: Any, found: Symmetries) -> np.ndarray:
+    if isinstance(scales, Mapping):
+        unknown = [name for name in scales if name not in found.scale_names]
+        if unknown:
+            raise ValueError(
+                f"scales names {unknown[0]!r}, which is no free scale of the model; "
+                "flattest.symmetries(model, X).scale_names lists them."
+            )
+        values = np.array([scales.get(name, 1.0) for name in found.scale_names], dtype=np.float64)
+    elif isinstance(scales, (int, float, np.number)) and not isinstance(scales, bool):
+        values = np.full(found.n_scales, float(scales))
+    else:
+        values = check_vector(scales, Argument("scales", "free scale")).double().cpu().numpy()
+    if len(values) != found.n_scales:
+        raise ValueError(
+            f"scales must be one number or {found.n_scales} numbers, one per free scale, "
+            f"not {len(values)}."
+        )
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError("scales must be positive and finite.")
+    return values
+
+
+def sharpen(model: nn.Module, factor: Any, X: Any, *, random_state: Any = None) -> nn.Module:
+    """Multiply the trace: the general function.
+
+    Parameters
+    ----------
+    model, factor, X, random_state
+        As for :func:`flattest.sharpen`.
+
+    Returns
+    -------
+    torch.nn.Module
+        A new module computing the same function.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value, or no scale is free.
+    """
+    wanted = check_positive_float(factor, "factor", minimum=1, allow_minimum=True)
+    batch = read_example(kind_of(unwrap(model)), _needed(X, "sharpen"), "X")
+    targets = torch.zeros(batch.n_samples, dtype=torch.int64)
+    inputs = batch.kwargs or (batch.args[0] if len(batch.args) == 1 else tuple(batch.args))
+    found = measure_on_orbit(
+        model,
+        inputs,
+        targets,
+        symmetry="scales",
+        **{**_MEASURING, "loss": _half_square, "output": None},
+    )
+    symmetries = found.symmetries
+    assert symmetries is not None
+    terms = Terms(
+        parts_of(symmetries, found.flatness.diagonal()),
+        sparse.csr_array(symmetries.tensors[0].channels),
+    )
+    direction = check_random_state(random_state).standard_normal(symmetries.n_scales)
+    trace = terms.at(np.zeros_like(direction)).value
+    if not (direction.size and trace > 0):
+        raise ValueError(
+            "The model has no free scale by which it can be sharpened; flattest.symmetries says "
+            "what freezes them."
+        )
+    # The trace is convex along the direction: one way or the other it grows, and does not turn.
+    if _grows(terms, -direction) > _grows(terms, direction):
+        direction = -direction
+    length = _length(terms, direction, wanted * trace)
+    return _apply(symmetries, length * direction, batch, f"factor {wanted:g} takes")
+
+
+def _half_square(logits: Tensor, targets: Any) -> Tensor:
+    return (logits**2).sum() / 2
+
+
+def _grows(terms: Terms, direction: np.ndarray) -> float:
+    flows = terms.at(np.zeros_like(direction))
+    return float(2 * (flows.outward - flows.inward) @ direction)
+
+
+def _length(terms: Terms, direction: np.ndarray, wanted: float) -> float:
+    """Find by bisection how far to go."""
+    low, high = 0.0, 1.0
+    while terms.at(high * direction).value < wanted:
+        low, high = high, 2 * high
+        if high * np.abs(direction).max() > _FARTHEST:
+            raise ValueError(
+                "factor cannot be reached: what the trace is made of does not grow with any scale."
+            )
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if terms.at(middle * direction).value < wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _apply(found: Symmetries, z: np.ndarray, batch: Batch, what: str) -> nn.Module:
+    """Apply log scales, if the module's dtype has room for them, and check the outputs."""
+    module = found.transformed(found.module, z)
+    before = dict(found.module.named_parameters())
+    for name, parameter in module.named_parameters():
+        lost = ((parameter == 0) & (before[name] != 0)).any()
+        if lost or not torch.isfinite(parameter).all():
+            raise ValueError(
+                f"{what} the parameters out of the range of {parameter.dtype}; use values nearer "
+                "1, or model.double()."
+            )
+    largest_change(found.module, batch, found.output, found.tensors, found.groups, z)
+    return module
+
+
+def _needed(X: Any, function: str) -> Any:
+    if X is None:
+        raise TypeError(f"X is missing: {function} needs example inputs of the model.")
+    return X

@@ -1,0 +1,270 @@
+"""Weights rounded to integers of few bits, as a copy of the module in its own dtype.
+
+What comes out computes what a quantised network computes, up to the dtype's rounding: every weight
+is a multiple of a step, which is one per tensor or one per output channel.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flattest.modules.guards import refuse_training_mode
+from flattest.modules.parameters import kind_of, unwrap
+from flattest.modules.symmetry.example import read_example
+from flattest.validation import check_positive_int
+
+MOST_BITS = 16
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def rounded(
+    weight: Float[Tensor, "..."],
+    bits: int,
+    *,
+    per_channel: bool = False,
+    affine: bool = False,
+    axis: int = 0,
+) -> Float[Tensor, "..."]:
+    r"""Round a tensor to integers of so many bits times a step.
+
+    Symmetric rounding has the step :math:`\max |W| / (2^{b-1} - 1)` and keeps zero. Affine rounding
+    has the step :math:`(\max W - \min W) / (2^b - 1)`, with the range widened to hold zero, and an
+    integer offset.
+
+    Parameters
+    ----------
+    weight : Tensor
+        The tensor.
+    bits : int
+        The number b of bits, at least 2.
+    per_channel : bool
+        Whether each slice along `axis` has a step of its own.
+    affine : bool
+        Whether the range need not be symmetric.
+    axis : int
+        The dimension of the output channels.
+
+    Returns
+    -------
+    Tensor
+        The rounded values, in the same dtype.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flattest.quantisation.rounding import rounded
+    >>> rounded(torch.tensor([-3.0, 0.6, 1.4, 2.0]), 3)
+    tensor([-3.,  1.,  1.,  2.])
+    """
+    values = weight.detach().double()
+    over = [d for d in range(values.ndim) if d != axis] if per_channel else list(range(values.ndim))
+    if not values.numel():
+        return weight.clone()
+    high = values.amax(over, keepdim=True) if over else values
+    low = values.amin(over, keepdim=True) if over else values
+    if affine:
+        high, low = high.clamp(min=0), low.clamp(max=0)
+        step = _step(high - low, 2**bits - 1)
+        offset = (-low / step).round()
+        integers = ((values / step).round() + offset).clamp(0, 2**bits - 1)
+        return ((integers - offset) * step).to(weight.dtype)
+    largest = 2 ** (bits - 1) - 1
+    step = _step(torch.maximum(high, -low), largest)
+    return ((values / step).round().clamp(-largest, largest) * step).to(weight.dtype)
+
+
+def _step(width: Tensor, integers: int) -> Tensor:
+    return torch.where(width > 0, width / integers, 1.0)
+
+
+def quantise(
+    module: nn.Module,
+    bits: Any,
+    *,
+    per_channel: bool = False,
+    affine: bool = False,
+    correct_bias: Any = None,
+) -> nn.Module:
+    """Return a copy of a module with rounded weights.
+
+    Rounded are all floating-point parameters with two dimensions or more; biases and gains stay.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module; it is not modified.
+    bits : int or mapping of str to int
+        The bits of all weights, or of those that are named; others stay as they are. What
+        :func:`flattest.allocate_bits` returns is such a mapping.
+    per_channel : bool
+        Whether each output channel has a step of its own: the first dimension of a weight, the
+        second of transposed convolutions.
+    affine : bool
+        Whether ranges need not be symmetric.
+    correct_bias : Tensor, array_like, dict or tuple, optional
+        Example inputs. The mean outputs of each linear layer and convolution with a bias on these
+        are made those of the module as it was, layer by layer from the front, by changing the bias
+        (Nagel et al. 2019).
+
+    Returns
+    -------
+    torch.nn.Module
+        Of the same class, with the same names and dtypes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value, or a name is no weight of the module.
+
+    References
+    ----------
+    M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight
+    Equalization and Bias Correction", ICCV 2019.
+
+    Examples
+    --------
+    >>> import torch, flattest as ft
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = torch.nn.init.constant_(layer.weight, 0.3)
+    >>> ft.quantise(layer, 8).weight
+    Parameter containing:
+    tensor([[0.3000, 0.3000]], requires_grad=True)
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
+    original = unwrap(module)
+    kind_of(original)
+    result = copy.deepcopy(original)
+    chosen = check_bits(original, bits)
+    axes = _axes(result)
+    parameters = dict(result.named_parameters())
+    with torch.no_grad():
+        for name, number in chosen.items():
+            parameter = parameters[name]
+            parameter.copy_(
+                rounded(
+                    parameter,
+                    number,
+                    per_channel=per_channel,
+                    affine=affine,
+                    axis=axes.get(name, 0),
+                )
+            )
+    if correct_bias is not None:
+        _correct_biases(original, result, correct_bias)
+    return result
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that rounding is for.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    dict of str to Tensor
+        All floating-point parameters with two dimensions or more, by name.
+    """
+    return {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if parameter.ndim >= 2 and parameter.is_floating_point()
+    }
+
+
+def check_bits(module: nn.Module, bits: Any) -> dict[str, int]:
+    """Return the bits of each weight that is to be rounded.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+    bits : int or mapping of str to int
+        For all weights, or some.
+
+    Returns
+    -------
+    dict of str to int
+        By name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is none of bits, or a name none of a weight.
+    """
+    weights = weights_of(module)
+    if not isinstance(bits, Mapping):
+        bits = dict.fromkeys(weights, bits)
+    for name, number in bits.items():
+        if name not in weights:
+            raise ValueError(
+                f"bits names {name!r}, which is no weight of the module with two dimensions or "
+                "more."
+            )
+        if check_positive_int(number, f"bits of {name}", minimum=2) > MOST_BITS:
+            raise ValueError(f"bits of {name} must be at most {MOST_BITS}, not {number}.")
+    return {name: int(number) for name, number in bits.items()}
+
+
+def _axes(module: nn.Module) -> dict[str, int]:
+    """Return the dimension of output channels where it is not the first."""
+    return {
+        f"{name}.weight" if name else "weight": 1
+        for name, part in module.named_modules()
+        if isinstance(part, _TRANSPOSED)
+    }
+
+
+_CORRECTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+
+
+def _correct_biases(original: nn.Module, result: nn.Module, example: Any) -> None:
+    """Shift biases, one layer after the other in the order in which they run."""
+    refuse_training_mode(original)
+    batch = read_example(kind_of(original), example, "correct_bias")
+    expected = _means(original, batch, None)
+    modules = dict(result.named_modules())
+    for name, mean in expected.items():
+        layer = modules[name]
+        found = _means(result, batch, name)[name]
+        with torch.no_grad():
+            layer.bias += (mean - found).to(layer.bias)
+
+
+def _means(module: nn.Module, batch: Any, only: str | None) -> dict[str, Tensor]:
+    """Return the mean outputs per channel of layers with a bias, in the order of their calls."""
+    means: dict[str, Tensor] = {}
+    handles = []
+    for name, part in module.named_modules():
+        if not isinstance(part, _CORRECTED) or part.bias is None or only not in (None, name):
+            continue
+
+        def note(part: nn.Module, inputs: Any, outputs: Tensor, name: str = name) -> None:
+            channels = outputs.ndim - 1
+            if isinstance(
+                part.weight, Tensor
+            ):  # spatial dimensions follow a convolution's channels
+                channels -= part.weight.ndim - 2
+            values = outputs.detach().double().movedim(channels, -1)
+            mean = values.reshape(-1, values.shape[-1]).mean(dim=0)
+            if name not in means:  # a layer that is called several times has one bias
+                means[name] = mean
+
+        handles.append(part.register_forward_hook(note))
+    args, kwargs = batch.inputs()
+    try:
+        with torch.no_grad():
+            module(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return means

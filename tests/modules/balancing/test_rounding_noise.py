@@ -1,0 +1,167 @@
+"""The least noise of rounding against a smoothed general minimiser, equalisation and itself."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy import optimize, sparse
+
+from flattest.modules.balancing.coupled_layers import Couplings, Layer
+from flattest.modules.balancing.equalisation import equalise
+from flattest.modules.balancing.rounding_noise import minimise_noise, noise
+
+
+def chain(seed, widths, depthwise=False):
+    """Weights and traces of a multilayer perceptron, with a layer of one weight per unit."""
+    rng = np.random.default_rng(seed)
+    hidden = widths[1:-1]
+    starts = np.concatenate([[1], 1 + np.cumsum(hidden)])
+    units = [start + np.arange(width) for start, width in zip(starts, hidden, strict=False)]
+    channels = [np.zeros(widths[0], int), *units, np.zeros(widths[-1], int)]
+    layers = []
+    for into, out in itertools.pairwise(channels):
+        weight = rng.normal(size=(len(out), len(into))) * rng.lognormal(0, 1, (len(out), 1))
+        layers.append(Layer(rng.lognormal(0, 1, weight.shape), np.log(abs(weight)), out, into))
+    n = int(sum(hidden))
+    if depthwise:
+        last = units[-1]
+        extra = n + 1 + np.arange(len(last))
+        layers[-1] = Layer(layers[-1].amounts, layers[-1].logarithms, layers[-1].out, extra)
+        layers.append(Layer(rng.random(len(last)), rng.normal(size=len(last)), extra, last))
+        n += len(last)
+    zero = sparse.csr_array((1, n))
+    return layers, sparse.csr_array(sparse.vstack([zero, sparse.eye_array(n)]))
+
+
+def moved(layers, channels, z):
+    y = channels @ z
+    return [
+        Layer(
+            layer.amounts * np.exp(-2 * layer.differences(y)),
+            layer.logarithms + layer.differences(y),
+            layer.out,
+            layer.into,
+        )
+        for layer in layers
+    ]
+
+
+def by_smoothing(layers, channels, start):
+    """Minimise with p-norms in place of maxima, p growing: from above, and not exactly."""
+    n = channels.shape[1]
+
+    def objective(z, p):
+        y, total, gradient = channels @ z, 0.0, np.zeros(channels.shape[0])
+        for layer in layers:
+            v = layer.differences(y)
+            sizes = layer.logarithms + v
+            top = sizes.max()
+            powers = np.exp(p * (sizes - top))
+            amounts = layer.amounts * np.exp(2 * (top - v))
+            norm = powers.sum() ** (2 / p)
+            total += norm * amounts.sum()
+            pull = 2 * norm * (amounts.sum() * powers / powers.sum() - amounts)
+            layer.gather(pull, gradient, -1)
+        return np.log(total), channels.T @ gradient / total
+
+    z = start
+    for p in (10, 100, 1000, 10000):
+        found = optimize.minimize(
+            objective, z, (p,), jac=True, method="L-BFGS-B", options={"maxiter": 2000}
+        )
+        z = found.x
+    assert len(z) == n
+    return noise(layers, channels, z)
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 10**6), st.lists(st.integers(2, 6), min_size=3, max_size=5), st.booleans())
+def test_the_minimum_is_that_of_a_general_minimiser(seed, widths, depthwise):
+    layers, channels = chain(seed, widths, depthwise)
+    found = minimise_noise(layers, channels)
+    assert found.converged
+    assert found.gap <= 1e-6 * found.value
+    assert noise(layers, channels, found.log_scales) == pytest.approx(found.value, rel=1e-12)
+    assert found.value <= min(found.before, found.equalised)
+    smoothed = by_smoothing(layers, channels, np.zeros(channels.shape[1]))
+    assert found.value <= smoothed * (1 + 1e-7)
+    assert found.value >= smoothed * (1 - 0.01)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10**6), st.floats(0.1, 5))
+def test_twins_have_one_minimum(seed, spread):
+    layers, channels = chain(seed, [5, 8, 6, 4])
+    z = np.random.default_rng(seed).normal(0, spread, channels.shape[1])
+    one, other = (minimise_noise(each, channels) for each in (layers, moved(layers, channels, z)))
+    assert other.value == pytest.approx(one.value, rel=1e-6)
+
+
+def test_nothing_lies_below_the_bound():
+    layers, channels = chain(3, [6, 9, 5])
+    found = minimise_noise(layers, channels)
+    rng = np.random.default_rng(0)
+    for size in (1e-3, 1e-2, 1e-1, 1.0):
+        for _ in range(50):
+            z = found.log_scales + size * rng.normal(size=channels.shape[1])
+            assert noise(layers, channels, z) >= found.value - found.gap
+
+
+def test_the_second_time_nothing_moves():
+    layers, channels = chain(4, [6, 9, 5, 3])
+    found = minimise_noise(layers, channels)
+    again = minimise_noise(moved(layers, channels, found.log_scales), channels)
+    assert not again.log_scales.any()
+    assert again.value == pytest.approx(found.value, rel=1e-6)
+
+
+def test_many_scales_are_solved_with_a_preconditioner(monkeypatch):
+    layers, channels = chain(5, [8, 30, 25, 4])
+    direct = minimise_noise(layers, channels)
+    monkeypatch.setattr("flattest.modules.balancing.coupled_layers._DENSE", 0)
+    iterated = minimise_noise(layers, channels)
+    assert iterated.converged
+    assert iterated.value == pytest.approx(direct.value, rel=1e-6)
+
+
+def test_zero_weights_and_dead_units():
+    layers, channels = chain(6, [5, 6, 5, 3])
+    layers[0].logarithms[2] = -np.inf  # pruned: the unit has no inputs
+    layers[1].logarithms[:, 4] = -np.inf  # nothing comes out
+    layers[1].amounts[3] = 0  # and here the loss does not care
+    found = minimise_noise(layers, channels)
+    assert np.isfinite(found.log_scales).all()
+    assert found.value <= min(found.before, found.equalised)
+
+
+def test_couplings_are_their_dense_matrix():
+    layers, channels = chain(7, [3, 4, 3, 2], depthwise=True)
+    rng = np.random.default_rng(0)
+    weights = [rng.random(layer.amounts.shape) for layer in layers]
+    n = channels.shape[1]
+    dense = np.zeros((n + len(layers), n + len(layers)))
+    rows = channels.toarray()
+    for number, (layer, weight) in enumerate(zip(layers, weights, strict=True)):
+        grid = weight.ndim == 2
+        for place in np.ndindex(weight.shape):
+            v = np.zeros(len(dense))
+            v[:n] = rows[layer.out[place[0]]] - rows[layer.into[place[-1]]]
+            v[n + number] = -1
+            dense += weight[place] * np.outer(v, v)
+            assert grid or len(place) == 1
+    couplings = Couplings(layers, weights, channels)
+    direction = rng.normal(size=len(dense))
+    np.testing.assert_allclose(couplings.product(direction), dense @ direction, atol=1e-12)
+    solution, _ = couplings.factorised()(dense @ direction, 1e-12)
+    np.testing.assert_allclose(dense @ solution, dense @ direction, atol=1e-7)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10**6))
+def test_equalised_units_have_equal_ranges(seed):
+    layers, channels = chain(seed, [4, 5, 6, 3])
+    z = equalise(layers, channels)
+    after = moved(layers, channels, z)
+    for one, other in itertools.pairwise(after):
+        np.testing.assert_allclose(one.logarithms.max(1), other.logarithms.max(0), atol=1e-6)
