@@ -13,6 +13,7 @@ STUDY   := $(VENV)/.installed-study
 PEERS   := $(VENV)/.installed-peers
 DEV     := $(VENV)/.installed-dev
 DOCS    := $(VENV)/.installed-docs
+RELEASE := $(VENV)/.installed-release
 OLDEST  := .venv-oldest
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -78,6 +79,10 @@ $(DOCS): pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) -e '.[docs]'
 	@touch $(RUNTIME) $@
 
+$(RELEASE): pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) build twine
+	@touch $@
+
 demo: $(RUNTIME)
 	$(BIN)/flattest demo
 
@@ -103,7 +108,8 @@ docs: $(DOCS)
 		-d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html"
 
-dist: $(DEV)
+# The last step is that of someone who has the wheel only.
+dist: $(RELEASE)
 	rm -rf dist build/tried
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
