@@ -12,6 +12,9 @@ RUNTIME := $(VENV)/.installed-runtime
 STUDY   := $(VENV)/.installed-study
 PEERS   := $(VENV)/.installed-peers
 DEV     := $(VENV)/.installed-dev
+DOCS    := $(VENV)/.installed-docs
+RELEASE := $(VENV)/.installed-release
+OLDEST  := .venv-oldest
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
 # Compiling all that is installed would take half of the installation; each program compiles
@@ -26,14 +29,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal 
 # which it does not reach; a thousand calls of which a few would do; and bad input, which has to
 # meet flattest's own sentences, not the type checker's.
 TYPED := --jaxtyping-packages=flattest,beartype.beartype
-UNTYPED_TESTS := README.md docs/modules.md tests/test_bad_input.py tests/test_imports.py \
+UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_input.py tests/test_imports.py \
 	$(addprefix tests/interpolators/,test_interpolators.py test_stochastic.py test_zoo.py) \
 	$(addprefix tests/regression/,test_regressor.py test_regressor_hard_data.py) \
 	tests/sweeps/test_sweep_survival.py tests/two_layer/test_bounds_of_many.py \
 	tests/commands $(addprefix tests/tables/,test_preparing.py test_single_rows.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test slow lint bench bench-regressor clean
+.PHONY: help demo reproduce test slow lint docs dist oldest bench bench-regressor clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
@@ -41,6 +44,9 @@ help:
 	@echo "make test       lint, types, tests, doctests"
 	@echo "make slow       the tests marked slow"
 	@echo "make lint       ruff and mypy only"
+	@echo "make docs       the site, into build/docs; every warning is an error"
+	@echo "make dist       the wheel and the source archive, tried in an environment of their own"
+	@echo "make oldest     tests with the oldest versions that the metadata admits"
 	@echo "make bench      the benchmarks, on all cores"
 	@echo "make bench-regressor  the regressor beside its peers, an hour on two cores"
 	@echo "make clean      remove caches and build products (keeps .venv)"
@@ -68,6 +74,15 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) -e '.[dev]'
 	@touch $(RUNTIME) $@
 
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing flattest and what its site is built with into $(VENV) (about a minute) ..."
+	@$(INSTALL) -e '.[docs]'
+	@touch $(RUNTIME) $@
+
+$(RELEASE): pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) build twine
+	@touch $@
+
 demo: $(RUNTIME)
 	$(BIN)/flattest demo
 
@@ -86,6 +101,30 @@ test: lint
 
 slow: $(DEV)
 	$(PYTEST) -m slow tests
+
+# Nothing is fetched, and nothing written but files that git ignores.
+docs: $(DOCS)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet \
+		-d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html"
+
+# The last step is that of someone who has the wheel only.
+dist: $(RELEASE)
+	rm -rf dist build/tried
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/tried
+	build/tried/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+		"$$(echo dist/*.whl)[all]"
+	cd build/tried && OMP_NUM_THREADS=1 bin/python ../../tests/installed_wheel.py
+
+# INSTEAD="torch==2.13.0" takes another version of what is not to be had here.
+oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python tests/oldest_versions.py $(INSTEAD) > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/oldest.txt \
+		-e '.[all]' beartype hypothesis numpydoc pytest pytest-xdist
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(JOBS) --dist worksteal tests
 
 bench: $(RUNTIME)
 	@set -e; for script in $(sort $(wildcard benchmarks/bench_*.py)); do \

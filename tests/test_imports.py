@@ -76,7 +76,9 @@ def test_a_measurement_loads_pandas_only_for_tables() -> None:
     assert "pandas" in loaded(code + "flatness.per_layer")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["fit", "--no-such-option"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["--versions"], ["fit", "--no-such-option"], []]
+)
 def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
     code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
     assert not loaded(code).intersection((*HEAVY, "torch", "numpy"))

@@ -19,6 +19,7 @@ from flattest.commands.predict import predict
 from flattest.commands.reproduce import reproduce
 from flattest.commands.sweep import app as sweep_app
 from flattest.commands.symmetries import symmetries
+from flattest.commands.versions import versions
 
 app = typer.Typer(
     name="flattest",
@@ -58,12 +59,30 @@ def _show_version(wanted: bool) -> bool:
     return wanted
 
 
+def _show_versions(wanted: bool) -> bool:
+    if wanted:
+        found = versions()
+        width = max(map(len, found))
+        typer.echo("\n".join(f"{name:<{width}}  {version}" for name, version in found.items()))
+        raise typer.Exit
+    return wanted
+
+
 @app.callback()
 def _options(
     version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    all_versions: Annotated[
+        bool,
+        typer.Option(
+            "--versions",
+            callback=_show_versions,
+            is_eager=True,
+            help="Show the versions of all that matters, for reports of problems, and exit.",
         ),
     ] = False,
 ) -> None:
