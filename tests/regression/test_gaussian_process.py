@@ -105,11 +105,11 @@ def test_blocks_are_independent() -> None:
 @pytest.mark.parametrize(("shape", "additive", "trend"), CASES)
 def test_posterior_of_known_directions(shape: str, additive: bool, trend: bool) -> None:
     data, process = _data(), _process(shape, additive, trend)
-    posterior = _known(Posterior.of(process, data))
+    posterior = Posterior.of(process, data)
     K = _covariance(process, process.projection, data)
     fresh = torch.from_numpy(np.random.default_rng(2).standard_normal((5, 4)))
     cross = _dense(process, process.projection, torch.cat([fresh, data.X]))[:5, 5:]
-    mean, variance = posterior(fresh)
+    mean, variance, _ = posterior(fresh)
     torch.testing.assert_close(mean, cross @ torch.linalg.solve(K, data.y[:, 0]))
     prior = _dense(process, process.projection, fresh).diagonal()
     torch.testing.assert_close(
@@ -130,7 +130,7 @@ def test_left_out_rows_are_predicted_by_the_others() -> None:
     for row in range(3):
         others = torch.tensor([i for i in range(12) if i != row])
         posterior = _known(Posterior.of(process, data.take(others)))
-        mean, spread = posterior(data.X[row : row + 1])
+        mean, spread, _ = posterior(data.X[row : row + 1])
         assert float(residual[row]) == pytest.approx(float(data.y[row, 0] - mean), rel=1e-5)
         noise = process.noise * float(data.spread[row])
         assert float(variance[row]) == pytest.approx(float(spread) + noise, rel=1e-5)
@@ -140,8 +140,8 @@ def test_left_out_rows_are_predicted_by_the_others() -> None:
 def test_inducing_points_at_all_rows_are_exact(shape: str) -> None:
     data, process = _data(), _process(shape, False)
     fresh = torch.from_numpy(np.random.default_rng(2).standard_normal((5, 4)))
-    exact, through = _known(Posterior.of(process, data)), Posterior.of(process, data, data.X)
-    for one, other in zip(exact(fresh), through(fresh), strict=True):
+    exact, through = Posterior.of(process, data), Posterior.of(process, data, data.X)
+    for one, other in zip(exact(fresh)[:2], through(fresh)[:2], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 

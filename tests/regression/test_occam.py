@@ -101,7 +101,7 @@ def test_predictions_are_less_sure_by_the_linear_model(
 ) -> None:
     process, data, fresh = _process(shape, free, additive, trend), _data(), _data(seed=3, n=7).X
     posterior = Posterior.of(process, data)
-    mean, variance = posterior(fresh)
+    mean, variance, doubt = posterior(fresh)
     # The directions' errors as explicit basis functions: one larger process of known directions.
     C, c = _columns(process, posterior, data.X), _columns(process, posterior, fresh)
     K = _dense(process, data) + C @ C.T
@@ -109,7 +109,7 @@ def test_predictions_are_less_sure_by_the_linear_model(
     cross = process.covariance(z, points) + c @ C.T
     prior = process.prior(z) + c.square().sum(1)
     expected = prior - (cross * torch.linalg.solve(K, cross.T).T).sum(1)
-    torch.testing.assert_close(variance, expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(variance + doubt, expected, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(mean, process.covariance(z, points) @ posterior.weights)
     # Without a row, whose say in the directions is taken back too.
     precision = torch.linalg.inv(K).diagonal()

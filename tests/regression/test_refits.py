@@ -54,8 +54,8 @@ def test_a_candidate_is_judged_by_refits_without_a_fold() -> None:
         step = REFIT_STEP * B.square().mean().sqrt() * torch.from_numpy(rng.standard_normal((8, 1)))
         start = process._replace(projection=B + step, noise=noise)
         again = fit_process(train.blocks(40), start, FINE)
-        mean, variance = Posterior.of(again, train)(test.X)
-        law = torch.distributions.Normal(mean, (variance + again.noise).sqrt())
+        mean, variance, doubt = Posterior.of(again, train)(test.X)
+        law = torch.distributions.Normal(mean, (variance + doubt + again.noise).sqrt())
         densities.append(law.log_prob(test.y[:, 0]))
         squares.append(((test.y[:, 0] - mean) / law.scale).square())
     density, square = float(torch.cat(densities).sum()), float(torch.cat(squares).mean())
@@ -84,7 +84,8 @@ def test_variances_are_inflated() -> None:
     process = _candidates(data)[0]
     one, two = (Posterior.of(process._replace(inflation=c), flat) for c in (1.0, 2.5))
     fresh = torch.zeros(2, 3, dtype=torch.float64)
-    torch.testing.assert_close(two(fresh)[1], 2.5 * one(fresh)[1])
+    for part in (1, 2):
+        torch.testing.assert_close(two(fresh)[part], 2.5 * one(fresh)[part])
     torch.testing.assert_close(two(fresh)[0], one(fresh)[0])
     torch.testing.assert_close(two.left_out()[1], 2.5 * one.left_out()[1])
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from flattest.regression.evidence import left_out_density
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.occam import scored
-from flattest.regression.posterior import Posterior
+from flattest.regression.posterior import Moments, Posterior
 from flattest.regression.tuning import (
     BEHIND_NATS,
     BEHIND_NATS_PER_ROW,
@@ -169,9 +169,13 @@ class Mixture(NamedTuple):
         noises = [process.noise * process.inflation for process in self.processes]
         return sum(s * noise for s, noise in zip(self.shares, noises, strict=True))
 
-    def __call__(self, X: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return the mean and the variance of the function, noise not included."""
-        return self._moments([posterior(X) for posterior in self.posteriors])
+    def __call__(self, X: Float[Tensor, "n d"]) -> Moments:
+        """Return the moments of the function, noise not included."""
+        means, variances, doubts = zip(
+            *(posterior(X) for posterior in self.posteriors), strict=True
+        )
+        mean, variance = self._moments(list(zip(means, variances, strict=True)))
+        return Moments(mean, variance, mean.new_tensor(self.shares) @ torch.stack(doubts))
 
     def left_out(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return each row's residual if it were left out, and the variance of that residual.

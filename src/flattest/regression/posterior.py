@@ -14,6 +14,25 @@ from flattest.regression.occam import design
 from flattest.regression.tuning import JITTER
 
 
+class Moments(NamedTuple):
+    """The mean and the variance of a function at some points, in two parts.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n,)
+        The mean.
+    variance : Tensor of shape (n,)
+        The variance of the function of known directions. It depends on the points through these
+        directions only, as the mean does.
+    doubt : Tensor of shape (n,)
+        What is added because the directions are not quite known.
+    """
+
+    mean: Float[Tensor, " n"]
+    variance: Float[Tensor, " n"]
+    doubt: Float[Tensor, " n"]
+
+
 class Posterior(NamedTuple):
     """A process conditioned on rows: ``mean = k w`` and ``variance = k(x, x) - k C k^T``.
 
@@ -102,15 +121,17 @@ class Posterior(NamedTuple):
         precision = self.explained.diagonal() - self.known.square().sum(1)
         return self.weights / precision, self.process.inflation / precision
 
-    def __call__(self, X: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return the mean and the variance of the function, noise not included."""
+    def __call__(self, X: Float[Tensor, "n d"]) -> Moments:
+        """Return the moments of the function, noise not included."""
         z = X @ self.process.projection
         k = self.process.covariance(z, self.points)
         variance = (self.process.prior(z) - ((k @ self.explained) * k).sum(1)).clamp_min(0)
+        doubt = torch.zeros_like(variance)
         if self.turn.numel():
             columns = design(self.process, X, z, self.points, self.weights[:, None])
-            variance += (columns @ self.turn - k @ self.known).square().sum(1)
-        return k @ self.weights, self.process.inflation * variance
+            doubt = (columns @ self.turn - k @ self.known).square().sum(1)
+        inflation = self.process.inflation
+        return Moments(k @ self.weights, inflation * variance, inflation * doubt)
 
     def gradients(self, X: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Return the gradients of the mean in ``z``."""

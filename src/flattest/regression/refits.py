@@ -103,8 +103,8 @@ def _held_out(
     for fold in range(REFIT_FOLDS):
         train, test = data.take(folds != fold), data.take(folds == fold)
         refitted = fit_process(train.blocks(len(train.y)), _moved(process, rng), FINE)
-        mean, variance = Posterior.of(refitted, train)(test.X)
-        variance = variance + refitted.noise * test.spread
+        mean, variance, doubt = Posterior.of(refitted, train)(test.X)
+        variance = variance + doubt + refitted.noise * test.spread
         squares.append((test.y[:, 0] - mean).square() / variance)
         densities.append(-(squares[-1] + variance.log() + math.log(2 * math.pi)) / 2)
     return float(torch.cat(densities).sum()), float(torch.cat(squares).mean())

@@ -56,19 +56,20 @@ class Part(NamedTuple):
         self, z: Float[Tensor, "n h"], outputs: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return mean and variance of the function, where a network's predictions are observed."""
-        mean, variance = self.mixture(z)
-        return blend(mean, variance, self.units(outputs), self.network_error)
+        mean, variance, doubt = self.mixture(z)
+        mean = blend(mean, variance, self.units(outputs), self.network_error)
+        return mean, variance + doubt
 
 
 def blend(
     mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], observed: Tensor, error: float
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+) -> Float[Tensor, " n"]:
     """Move the mean of a normal law towards an observation of the given error variance.
 
     The variance stays: what is observed has been learnt from the same rows, and makes nobody surer.
     """
     share = variance / (variance + error)
-    return (1 - share) * mean + share * observed, variance
+    return (1 - share) * mean + share * observed
 
 
 class SmoothLink(NamedTuple):
@@ -247,9 +248,9 @@ class SmoothLink(NamedTuple):
     ) -> tuple[Tensor, Tensor]:
         """Return the first part's residuals of any rows in its units, and their standard errors."""
         moments = [self.mixture(rows @ self.basis) for rows in inputs.split(_ROWS)]
-        mean, variance = (torch.cat(values) for values in zip(*moments, strict=True))
+        mean, variance, doubt = (torch.cat(values) for values in zip(*moments, strict=True))
         target = self.units(torch.from_numpy(y)).to(mean)
-        return target - mean, (variance + self.mixture.noise).sqrt()
+        return target - mean, (variance + doubt + self.mixture.noise).sqrt()
 
     def to(self, device: str) -> SmoothLink:
         """Move to a device."""

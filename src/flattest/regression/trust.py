@@ -55,11 +55,11 @@ def network_errors(
     blended : ndarray of shape (q,)
         The mean squared error, in units of the targets, with each of `NETWORK_ERRORS`.
     """
-    mean, variance = part.mixture(z)
+    mean, variance, _ = part.mixture(z)
     observed = part.units(outputs)
     noise = part.mixture.noise
     means = [
-        part.units.moments(*blend(mean, variance, observed, error), noise)[0]
+        part.units.moments(blend(mean, variance, observed, error), variance, noise)[0]
         for error in NETWORK_ERRORS
     ]
     squares = (torch.stack(means) - y).square()
