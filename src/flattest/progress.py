@@ -1,10 +1,16 @@
-"""Progress of long computations on the error stream, with an estimate of the time left."""
+"""Progress of long computations on the error stream, with an estimate of the time left.
+
+On a terminal and in a notebook it is a bar; elsewhere, as in a log file, a plain line whenever
+something new begins, and one from time to time.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from flattest.errors import require
@@ -32,6 +38,32 @@ class Bar:
         """
 
 
+class _Lines(Bar):
+    """Prints lines in place of a bar."""
+
+    _SECONDS = 10.0  # between two lines on one thing
+
+    def __init__(self, description: str, text: str, total: int | None, fields: Any) -> None:
+        self._text, self._printed, self._since = text, "", time.monotonic()
+        self._task = SimpleNamespace(
+            description=description, completed=0, total=total, fields=dict(fields)
+        )
+
+    def update(self, **changes: Any) -> None:
+        own = {name: changes.pop(name) for name in vars(self._task) if name in changes}
+        vars(self._task).update(own)
+        self._task.fields.update(changes)
+        now, task = time.monotonic(), self._task
+        if task.description == self._printed and now < self._since + self._SECONDS:
+            return
+        self._printed, self._since = task.description, now
+        done = f"{task.description}: {self._text}" if task.completed else task.description
+        print(done.format(task=task), file=sys.stderr, flush=True)
+
+    def advance(self, steps: int = 1) -> None:
+        self.update(completed=self._task.completed + steps)
+
+
 @contextmanager
 def progress_bar(
     description: str,
@@ -42,7 +74,7 @@ def progress_bar(
     patience: float | int = 0.0,
     **fields: Any,
 ) -> Iterator[Bar]:
-    """Show a bar while the context lasts.
+    """Show a bar while the context lasts; plain lines where there is no terminal.
 
     Parameters
     ----------
@@ -82,6 +114,10 @@ def progress_bar(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield _Lines(description, text, total, fields)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -89,7 +125,7 @@ def progress_bar(
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    progress = Progress(*columns, console=console, transient=True)
     task = progress.add_task(description, total=total, **fields)
     began = time.monotonic()
 

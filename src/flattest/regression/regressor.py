@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -21,10 +22,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from flattest.regression import settings
 from flattest.regression.fitting import Found, fit_gaussian_process, fit_network
 from flattest.regression.predictor import Predictor
-from flattest.regression.training_data import Rows
+from flattest.regression.training_data import Rows, with_bias
 from flattest.regression.variation import Variation
 from flattest.two_layer.measuring import measure
 from flattest.validation import check_positive_int, check_random_state, check_range
+
+
+_MOST_DENSE = 2**27  # entries of a dense copy of sparse features: 1 GiB
+_LEVEL = 1e-6  # of its mean square: a slope so small on average is rounding
 
 
 class MultiIndexRegressor(
@@ -89,7 +94,9 @@ class MultiIndexRegressor(
     directions_ : ndarray of shape (n_directions_, n_features_in_)
         Unit vectors ``u`` in the units of the original features, the most important first:
         predictions depend on `X` through ``X @ directions_.T`` only, or nearly so where functions
-        of all features count too. Directions of an importance below 1e-8 are left out.
+        of all features count too. Predictions rise along each on average over the training rows;
+        where they rise as much as they fall, its largest entry is positive. Directions of an
+        importance below 1e-8 are left out.
     loadings_ : ndarray of shape (n_directions_, n_features_in_)
         The directions per standard deviation of each feature, as unit vectors.
     direction_importances_ : ndarray of shape (n_directions_,)
@@ -107,9 +114,11 @@ class MultiIndexRegressor(
         How much processes of the targets' logarithms count in predictions, from 0 to 1.
     candidates_ : DataFrame
         The Gaussian processes compared: `n_directions`, `kernel`, `additive` (a sum of functions
-        of one direction each), `trend` (a linear function is added), `log_evidence`, `score` (less
-        the price of the parameters, what is compared) and `converged`; the last one, of the largest
-        share, is fitted to more rows where there are many. No rows with ``link="network"``.
+        of one direction each), `trend` (a linear function is added), `fitted` (the directions; for
+        functions of all features the `"lengths"`, one for each, or the `"scale"`, one for all),
+        `log_evidence`, `score` (less the price of the parameters, what is compared) and
+        `converged`; the last one, of the largest share, is fitted to more rows where there are
+        many. No rows with ``link="network"``.
     outliers_ : ndarray of shape (n,)
         Tells the training rows whose targets were left out as outliers.
     predictor_ : Predictor
@@ -233,8 +242,8 @@ class MultiIndexRegressor(
 
         Parameters
         ----------
-        X : array_like of shape (n, d)
-            The features.
+        X : array_like or sparse matrix of shape (n, d)
+            The features. Sparse ones are converted, up to 2**27 entries (1 GiB).
         y : array_like of shape (n,)
             The targets.
         sample_weight : array_like of shape (n,), optional
@@ -291,7 +300,15 @@ class MultiIndexRegressor(
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Check features, targets and weights as scikit-learn does, and their sizes."""
         X, y = _without_graph(X), _without_graph(y)
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        X, y = validate_data(
+            self,
+            *(X, y),
+            accept_sparse="csr",
+            dtype=np.float64,
+            y_numeric=True,
+            ensure_min_samples=2,
+        )
+        X = _dense(X)
         y = y.astype(np.float64)
         check_range(X, "X")
         check_range(y, "y")
@@ -308,7 +325,7 @@ class MultiIndexRegressor(
         self.flatness_ = measure(net, *weighted)
         self.network_ = net.cpu()
         self.predictor_ = Predictor(self.network_, data.standardise, link and link.to("cpu"))
-        self._keep_directions(found.variation.to("cpu"), found.n_directions)
+        self._keep_directions(found.variation.to("cpu"), found.n_directions, _mean_slopes(found))
         along = X @ self.directions_.T
         self.direction_ranges_ = np.stack([along.min(axis=0), along.max(axis=0)], axis=1)
         self.link_ = "gaussian_process" if link else "network"
@@ -316,8 +333,13 @@ class MultiIndexRegressor(
         self.candidates_ = link.candidates if link else pd.DataFrame()
         self.path_ = found.path
 
-    def _keep_directions(self, variation: Variation, k: int) -> None:
-        """Set the attributes that describe the leading directions, in units of the features."""
+    def _keep_directions(
+        self, variation: Variation, k: int, slopes: Float[np.ndarray, " all"]
+    ) -> None:
+        """Set the attributes that describe the leading directions, in units of the features.
+
+        The slopes are those of predictions along the directions, on average.
+        """
         shares = variation.shares
         self.feature_importances_ = np.square(variation.vectors.numpy()) @ shares
         directions = variation.vectors[:, :k].T.numpy() * self.inverse_scale_
@@ -326,8 +348,9 @@ class MultiIndexRegressor(
         directions = np.divide(directions, largest, out=directions, where=largest > 0)
         norms = np.linalg.norm(directions, axis=1, keepdims=True)
         directions = np.divide(directions, norms, out=directions, where=norms > 0)
-        heaviest = np.abs(directions).argmax(axis=1)
-        directions[directions[np.arange(k), heaviest] < 0] *= -1
+        heaviest = directions[np.arange(k), np.abs(directions).argmax(axis=1)]
+        level = np.abs(slopes[:k]) <= _LEVEL * np.sqrt(variation.values.numpy()[:k])
+        directions[np.where(level, heaviest, slopes[:k]) < 0] *= -1
         self.n_directions_ = k
         self.directions_, self.direction_importances_ = directions, shares[:k]
         self.loadings_ = self.predictor_.loadings(directions)
@@ -465,7 +488,7 @@ class MultiIndexRegressor(
         ndarray of bool, of shape (n,)
             True where ``X @ directions_.T`` leaves `direction_ranges_`.
         """
-        along = self.transform(X)
+        along = self._along(X)
         low, high = self.direction_ranges_.T
         return ((along < low) | (along > high)).any(axis=1)
 
@@ -482,16 +505,26 @@ class MultiIndexRegressor(
         ndarray of shape (n, n_directions_)
             ``X @ directions_.T``.
         """
+        return self._along(X)
+
+    def _along(self, X: Any) -> np.ndarray:
+        """Project on the directions: always an array, whatever `set_output` makes of `transform`."""
         return self._checked(X) @ self.directions_.T
 
     def _checked(self, X: Any) -> np.ndarray:
         """Check features to predict from."""
         check_is_fitted(self)
-        return validate_data(self, _without_graph(X), dtype=np.float64, reset=False)
+        X = _without_graph(X)
+        return _dense(validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False))
 
     @property
     def _n_features_out(self) -> int:
         return self.n_directions_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         # An interrupted fit leaves n_features_in_, and nothing to predict with.
@@ -501,3 +534,29 @@ class MultiIndexRegressor(
 def _without_graph(values: Any) -> Any:
     """Turn tensors, on any device and with gradients or without, into arrays."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
+def _dense(X: Any) -> np.ndarray:
+    """Turn sparse features into an array, unless it would be too large."""
+    if not issparse(X):
+        return X
+    if (entries := X.shape[0] * X.shape[1]) > _MOST_DENSE:
+        raise ValueError(
+            f"X is sparse, and its {X.shape[0]:,} x {X.shape[1]:,} entries would take "
+            f"{8 * entries / 2**30:,.1f} GiB; give fewer columns, such as by max_categories of "
+            "OneHotEncoder, or fewer rows."
+        )
+    return X.toarray()
+
+
+def _mean_slopes(found: Found) -> Float[np.ndarray, " k"]:
+    """Return the average derivative of what predicts along each direction, in standard units."""
+    data, weight = found.data, found.data.weight / found.data.weight.sum()
+    if found.link is None:
+        net, d = found.network, data.inputs.shape[1]
+        W, a = (each.detach().to(data.inputs) for each in (net.weights, net.coefficients))
+        z = with_bias(data.inputs, W.shape[1] > d) @ W.T
+        slope = (weight @ net.activation.derivative(z) * a) @ W[:, :d]
+        return (slope @ found.variation.vectors).cpu().numpy()
+    slope = weight @ found.link.mixture.gradients(data.inputs @ data.basis)
+    return (data.basis @ slope @ found.variation.vectors).cpu().numpy()

@@ -28,6 +28,8 @@ from flattest.threads import one_thread
 
 _ROWS = 4096  # predicted together, to bound the memory
 
+_FITTED = {"projection": "directions", "lengths": "lengths", "scale": "scale"}
+
 StartsOf = Callable[[TrainingData], StartsOn]
 """Makes, for some rows, what makes the starts of a search on them."""
 
@@ -287,6 +289,7 @@ def _table(processes: list[Process]) -> pd.DataFrame:
             "kernel": [process.shape for process in processes],
             "additive": [process.additive for process in processes],
             "trend": [process.trend for process in processes],
+            "fitted": [_FITTED[process.free] for process in processes],
             "log_evidence": [process.evidence for process in processes],
             "score": [process.score for process in processes],
             "converged": [process.converged for process in processes],
