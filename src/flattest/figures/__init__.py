@@ -6,10 +6,10 @@ require("matplotlib", extra="plots", purpose="A figure")
 
 from flattest.figures.balancing import bits_by_layer, traces_by_layer
 from flattest.figures.loss_and_flatness import loss_against_flatness
+from flattest.figures.predictions import Curve, links, predicted_against_true, residuals
 from flattest.figures.regression import (
     directions_composition,
-    links,
-    predicted_against_true,
+    feature_importances,
     regularisation_path,
 )
 from flattest.figures.style import (
@@ -30,8 +30,10 @@ __all__ = [
     "OKABE_ITO",
     "bits_by_layer",
     "chain_of_layers",
+    "Curve",
     "colour",
     "directions_composition",
+    "feature_importances",
     "links",
     "loss_against_flatness",
     "mark_negligible",
@@ -39,6 +41,7 @@ __all__ = [
     "new_figure",
     "predicted_against_true",
     "regularisation_path",
+    "residuals",
     "save_figure",
     "traces_by_layer",
 ]

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from sklearn.utils.validation import check_is_fitted
 
-from flattest.figures.regression import directions_composition, links, regularisation_path
-from flattest.regression import MultiIndexRegressor
+from flattest.figures.fitted import fitted_regressor
+from flattest.figures.names import heaviest
+from flattest.figures.partial_dependence import n_shown, partial_dependence
+from flattest.figures.predictions import Curve, links
+from flattest.figures.regression import directions_composition, regularisation_path
 
 _AnyDisplay = TypeVar("_AnyDisplay", bound="_Display")
 
@@ -23,19 +25,27 @@ class _Display:
     figure_: Figure
     axes_: np.ndarray
 
-    def plot(self: _AnyDisplay) -> _AnyDisplay:
+    def plot(self: _AnyDisplay, ax: Any = None) -> _AnyDisplay:
         """Draw the figure.
+
+        Parameters
+        ----------
+        ax : Axes or sequence of Axes, optional
+            As many axes as there are panels, or one, whose place they share. By default a figure
+            is made.
 
         Returns
         -------
         _Display
             This display, with `figure_` and `axes_`.
         """
-        self.figure_ = self._draw()
-        self.axes_ = np.array(self.figure_.axes)
+        before = set() if ax is None else {id(axes) for axes in np.ravel(ax)[0].figure.axes}
+        self.figure_ = self._draw(ax)
+        new = [axes for axes in self.figure_.axes if id(axes) not in before]
+        self.axes_ = np.array(new or list(np.ravel(ax)))
         return self
 
-    def _draw(self) -> Figure:
+    def _draw(self, ax: Any) -> Figure:
         raise NotImplementedError
 
 
@@ -81,16 +91,18 @@ class DirectionsDisplay(_Display):
 
     @classmethod
     def from_estimator(
-        cls, estimator: MultiIndexRegressor, *, feature_names: Sequence[str] | None = None
+        cls, estimator: Any, *, feature_names: Sequence[str] | None = None, ax: Any = None
     ) -> DirectionsDisplay:
-        """Draw the directions of a fitted estimator.
+        """Draw the directions of a fitted estimator, those of an importance of at least 1 %.
 
         Parameters
         ----------
-        estimator : MultiIndexRegressor
-            The estimator.
+        estimator : MultiIndexRegressor, Pipeline or search
+            The estimator, or what ends in one.
         feature_names : sequence of str, optional
             By default the names it was fitted with, or ``x0``, ``x1``, ...
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as for :meth:`plot`.
 
         Returns
         -------
@@ -99,38 +111,44 @@ class DirectionsDisplay(_Display):
 
         Raises
         ------
+        TypeError
+            If there is no such estimator.
         ValueError
             If there is no direction, or the number of names is wrong.
         """
-        check_is_fitted(estimator)
-        d = estimator.n_features_in_
-        names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(d)])
-        names = list(names if feature_names is None else feature_names)
-        if len(names) != d:
+        fitted = fitted_regressor(estimator)
+        names = fitted.names if feature_names is None else list(feature_names)
+        if len(names) != (d := fitted.regressor.n_features_in_):
             raise ValueError(f"feature_names has {len(names)} names for {d} features.")
-        if not estimator.n_directions_:
-            raise ValueError("The fitted function is constant: it has no direction to show.")
-        return cls(estimator.loadings_, estimator.direction_importances_, names).plot()
+        importances = fitted.regressor.direction_importances_
+        k = n_shown(importances)
+        return cls(fitted.regressor.loadings_[:k], importances[:k], names).plot(ax)
 
-    def _draw(self) -> Figure:
-        return directions_composition(self.loadings, self.importances, self.feature_names)
+    def _draw(self, ax: Any) -> Figure:
+        return directions_composition(self.loadings, self.importances, self.feature_names, place=ax)
 
 
 class LinkDisplay(_Display):
-    """The fitted link along each direction, with the data and a band.
+    """What is predicted along each direction, averaged over data that keep the other coordinates.
 
-    Along one direction the projections on the others are held at their means over the data.
+    Points are the rows' residuals, added to the curve where each row lies; with a single direction
+    these are the targets themselves.
 
     Parameters
     ----------
     projections : ndarray of shape (n, k)
         The data's projections on the directions.
-    target : ndarray of shape (n,)
-        The targets.
-    curves : list of (ndarray, ndarray, ndarray or None)
-        For each direction positions, predictions there, and their standard deviations.
+    residuals : ndarray of shape (n,)
+        True less predicted targets.
+    curves : list of (ndarray, ndarray, (ndarray, ndarray) or None)
+        For each direction positions, average predictions there, and the average ends of 90 %
+        intervals.
     importances : ndarray of shape (k,)
         The shares of the directions.
+    target_name : str
+        The name of the target.
+    labels : sequence of str
+        What each direction is made of.
 
     Attributes
     ----------
@@ -146,35 +164,53 @@ class LinkDisplay(_Display):
     >>> X = np.random.default_rng(0).standard_normal((60, 3))
     >>> y = np.abs(X[:, 0] + X[:, 1])
     >>> model = ft.MultiIndexRegressor(width=20, cv=2, random_state=0).fit(X, y)
-    >>> display = ft.LinkDisplay.from_estimator(model, X, y)
-    >>> display.axes_[0].get_xlabel()
-    'direction 1'
+    >>> display = ft.LinkDisplay.from_estimator(model, X, y, target_name="height in m")
+    >>> display.axes_[0].get_ylabel()
+    'height in m'
     """
-
-    _POINTS = 200
 
     def __init__(
         self,
         projections: Float[np.ndarray, "n k"],
-        target: Float[np.ndarray, " n"],
-        curves: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+        residuals: Float[np.ndarray, " n"],
+        curves: list[Curve],
         importances: Float[np.ndarray, " k"],
+        *,
+        target_name: str = "target",
+        labels: Sequence[str] = (),
     ) -> None:
-        self.projections, self.target, self.curves = projections, target, curves
-        self.importances = importances
+        self.projections, self.residuals, self.curves = projections, residuals, curves
+        self.importances, self.target_name, self.labels = importances, target_name, labels
 
     @classmethod
-    def from_estimator(cls, estimator: MultiIndexRegressor, X: Any, y: Any) -> LinkDisplay:
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        target_name: str | None = None,
+        feature_names: Sequence[str] | None = None,
+        ax: Any = None,
+    ) -> LinkDisplay:
         """Draw the link of a fitted estimator beside data.
+
+        Directions of an importance of at least 1 % are drawn, four at most.
 
         Parameters
         ----------
-        estimator : MultiIndexRegressor
-            The estimator.
+        estimator : MultiIndexRegressor, Pipeline or search
+            The estimator, or what ends in one.
         X : array_like of shape (n, d)
-            Features.
+            Features, as the estimator takes them.
         y : array_like of shape (n,)
             Targets.
+        target_name : str, optional
+            The name of the target with its unit; by default that of `y`, or ``"target"``.
+        feature_names : sequence of str, optional
+            By default the names it was fitted with, or ``x0``, ``x1``, ...
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as for :meth:`plot`.
 
         Returns
         -------
@@ -183,35 +219,42 @@ class LinkDisplay(_Display):
 
         Raises
         ------
+        TypeError
+            If there is no such estimator.
         ValueError
             If there is no direction, or `X` and `y` do not fit.
         """
-        projections = estimator.transform(X)
-        target = np.asarray(y, dtype=np.float64)
-        n, k = projections.shape
+        fitted = fitted_regressor(estimator)
+        regressor, features = fitted.regressor, fitted.features(X)
+        target, n = np.asarray(y, dtype=np.float64), len(features)
         if target.shape != (n,):
             raise ValueError(
                 f"y.shape == {target.shape}, but X has {n} rows; give one target each."
             )
-        if not k:
-            raise ValueError("The fitted function is constant: it has no direction to show.")
-        # The shortest inputs with given projections, in standard units about the training mean.
-        units = estimator.predictor_.standardise
-        back = units.scale[:, None] * np.linalg.pinv(estimator.directions_ * units.scale)
-        centre, curves = projections.mean(axis=0), []
-        for index, z in enumerate(projections.T):
-            at = np.linspace(float(z.min()), float(z.max()), cls._POINTS)
-            wanted = np.tile(centre, (cls._POINTS, 1))
-            wanted[:, index] = at
-            inputs = units.mean + (wanted - estimator.directions_ @ units.mean) @ back.T
-            if estimator.link_ == "gaussian_process":
-                curves.append((at, *estimator.predict(inputs, return_std=True)))
-            else:
-                curves.append((at, estimator.predict(inputs), None))
-        return cls(projections, target, curves, estimator.direction_importances_).plot()
+        projections, curves = partial_dependence(regressor, features)
+        residuals = target - regressor.predictor_(features)
+        name = target_name if target_name is not None else getattr(y, "name", None)
+        names = fitted.names if feature_names is None else list(feature_names)
+        k = len(curves)
+        return cls(
+            projections,
+            residuals,
+            curves,
+            regressor.direction_importances_[:k],
+            target_name="target" if name is None else str(name),
+            labels=[heaviest(loading, names) for loading in regressor.loadings_[:k]],
+        ).plot(ax)
 
-    def _draw(self) -> Figure:
-        return links(self.projections, self.target, self.curves, self.importances)
+    def _draw(self, ax: Any) -> Figure:
+        return links(
+            self.projections,
+            self.residuals,
+            self.curves,
+            self.importances,
+            target=self.target_name,
+            labels=self.labels,
+            place=ax,
+        )
 
 
 class PathDisplay(_Display):
@@ -258,28 +301,39 @@ class PathDisplay(_Display):
         self.directions_given = directions_given
 
     @classmethod
-    def from_estimator(cls, estimator: MultiIndexRegressor) -> PathDisplay:
+    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> PathDisplay:
         """Draw the path of a fitted estimator.
 
         Parameters
         ----------
-        estimator : MultiIndexRegressor
-            The estimator.
+        estimator : MultiIndexRegressor, Pipeline or search
+            The estimator, or what ends in one.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as for :meth:`plot`.
 
         Returns
         -------
         PathDisplay
             With `figure_` and `axes_`.
-        """
-        check_is_fitted(estimator)
-        return cls(
-            estimator.path_,
-            estimator.strength_,
-            estimator.n_directions_,
-            directions_given=estimator.link_ == "gaussian_process",
-        ).plot()
 
-    def _draw(self) -> Figure:
+        Raises
+        ------
+        TypeError
+            If there is no such estimator.
+        """
+        regressor = fitted_regressor(estimator, with_direction=False).regressor
+        return cls(
+            regressor.path_,
+            regressor.strength_,
+            regressor.n_directions_,
+            directions_given=regressor.link_ == "gaussian_process",
+        ).plot(ax)
+
+    def _draw(self, ax: Any) -> Figure:
         return regularisation_path(
-            self.path, self.strength, self.n_directions, directions_given=self.directions_given
+            self.path,
+            self.strength,
+            self.n_directions,
+            directions_given=self.directions_given,
+            place=ax,
         )

@@ -27,7 +27,6 @@ from flattest.regression.variation import Variation
 from flattest.two_layer.measuring import measure
 from flattest.validation import check_positive_int, check_random_state, check_range
 
-
 _MOST_DENSE = 2**27  # entries of a dense copy of sparse features: 1 GiB
 _LEVEL = 1e-6  # of its mean square: a slope so small on average is rounding
 
@@ -508,7 +507,7 @@ class MultiIndexRegressor(
         return self._along(X)
 
     def _along(self, X: Any) -> np.ndarray:
-        """Project on the directions: always an array, whatever `set_output` makes of `transform`."""
+        """Project on the directions: an array, whatever `set_output` makes of `transform`."""
         return self._checked(X) @ self.directions_.T
 
     def _checked(self, X: Any) -> np.ndarray:
