@@ -26,6 +26,7 @@ LAYERS = [
     "validation",
     "files",
     "orbit",
+    "pages",
     "flatness",
     "modules",
     "quantisation",

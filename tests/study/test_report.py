@@ -14,9 +14,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from flattest.figures import new_figure, save_figure
+from flattest.pages import duration, estimate, exact, inline, powers
 from flattest.study import Claim, Design, Verdict
 from flattest.study.findings import Finding, find, trials
-from flattest.study.report import duration, estimate, exact, inline, powers, render
+from flattest.study.report import render
 from flattest.sweeps import StoredResult
 from flattest.sweeps.trial import environment
 

@@ -28,7 +28,7 @@ def label(name: str) -> str:
     --------
     >>> from flattest.figures.names import label
     >>> print(label("price in $ (now $9)"))
-    price in \\$ (now \\$9)
+    price in \$ (now \$9)
     """
     return " ".join(name.split()).replace("$", r"\$")
 
@@ -52,7 +52,7 @@ def shortened(names: Sequence[str], most: int = _LONGEST) -> list[str]:
     --------
     >>> from flattest.figures.names import shortened
     >>> shortened(["neighbourhood=northern suburbs", "age"], 20)
-    ['neighbourho…uburbs', 'age']
+    ['neighbourhood…uburbs', 'age']
     """
     whole = [" ".join(name.split()) for name in names]
     while True:

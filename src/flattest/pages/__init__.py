@@ -1,0 +1,11 @@
+"""Web pages of one file: their look, numbers in them, and figures inside them."""
+
+from flattest.errors import require
+
+require("jinja2", extra="cli", purpose="A report")
+
+from flattest.pages.numbers import duration, estimate, exact, powers  # noqa: E402
+from flattest.pages.rendering import render  # noqa: E402
+from flattest.pages.svg import inline  # noqa: E402
+
+__all__ = ["duration", "estimate", "exact", "inline", "powers", "render"]
