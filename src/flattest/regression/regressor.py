@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flattest.regression import settings
 from flattest.regression.fitting import Found, fit_gaussian_process, fit_network
+from flattest.regression.formula import Formula, formula_of
 from flattest.regression.predictor import Predictor
 from flattest.regression.training_data import Rows, with_bias
 from flattest.regression.variation import Variation
 from flattest.two_layer.measuring import measure
-from flattest.validation import check_positive_int, check_random_state, check_range
+from flattest.validation import (
+    check_positive_float,
+    check_positive_int,
+    check_random_state,
+    check_range,
+)
 
 _MOST_DENSE = 2**27  # entries of a dense copy of sparse features: 1 GiB
 _LEVEL = 1e-6  # of its mean square: a slope so small on average is rounding
@@ -505,6 +512,60 @@ class MultiIndexRegressor(
             ``X @ directions_.T``.
         """
         return self._along(X)
+
+    def export_formula(
+        self,
+        *,
+        feature_names: Sequence[str] | None = None,
+        target_name: str = "target",
+        tolerance: float = 1e-3,
+    ) -> Formula:
+        """Write predictions from one or two directions as a formula: a spline of projections.
+
+        Parameters
+        ----------
+        feature_names : sequence of str, optional
+            By default the names it was fitted with, or ``x0``, ``x1``, ...
+        target_name : str
+            The name of the target.
+        tolerance : float
+            The largest difference that is allowed, relative to the range of the predictions, at
+            rows whose projections lie between those of training rows.
+
+        Returns
+        -------
+        Formula
+            ``python()`` and ``text()`` write it out.
+
+        Raises
+        ------
+        ValueError
+            If more than two directions matter, the tolerance is not met, or the number of names is
+            wrong.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import flattest as ft
+        >>> X = np.random.default_rng(0).standard_normal((60, 3))
+        >>> y = np.abs(X[:, 0] + X[:, 1])
+        >>> model = ft.MultiIndexRegressor(link="network", width=20, cv=2, random_state=0).fit(X, y)
+        >>> model.export_formula(tolerance=0.05).python().splitlines()[3]
+        'import numpy as np'
+        """
+        check_is_fitted(self)
+        d = self.n_features_in_
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(d)])
+        names = list(names if feature_names is None else feature_names)
+        if len(names) != d:
+            raise ValueError(f"feature_names has {len(names)} names for {d} features.")
+        return formula_of(
+            self.predictor_,
+            *(self.directions_, self.direction_importances_, self.direction_ranges_),
+            feature_names=names,
+            target_name=target_name,
+            tolerance=check_positive_float(tolerance, "tolerance"),
+        )
 
     def _along(self, X: Any) -> np.ndarray:
         """Project on the directions: an array, whatever `set_output` makes of `transform`."""
