@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from flattest.commands.demonstration import Record
-    from flattest.tables.fit import TableFit
+    from flattest.tables.result import TableFit
 
 _FIT_STEP = "diabetes table"
 _EXPECTED_SECONDS = {"gradient descent": 3.0, "flattest": 1.0, "fit": 6.0}
@@ -44,7 +44,7 @@ def demo(
         interpolator_names,
         real_table,
     )
-    from flattest.commands.fit import fit_summary
+    from flattest.commands.fit_summary import fit_summary
     from flattest.commands.terminal import Steps, standard_error
     from flattest.files import check_output_folder, output_folder, write_report
     from flattest.tables.fit import fit_table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-_LONGEST = 28
+_LONGEST, _LONGEST_BELOW = 40, 28  # letters of a name, and of one below a panel
 _LEAST = 0.05  # of a unit vector: smaller weights are not named
 
 
@@ -89,7 +89,7 @@ def heaviest(loading: Float[np.ndarray, " d"], names: Sequence[str], most: int =
     """
     order = np.argsort(-np.abs(loading), kind="stable")[:most]
     named = [int(i) for i in order if abs(loading[i]) >= _LEAST]
-    labels = shortened([names[i] for i in named])
+    labels = shortened([names[i] for i in named], _LONGEST_BELOW)
     weights = [f"{loading[i]:+.2f}".replace("-", "−") for i in named]
     lines = [f"{weight} {name}" for weight, name in zip(weights, labels, strict=True)]
     if (rest := int((np.abs(loading) >= _LEAST).sum()) - len(lines)) > 0:

@@ -79,7 +79,7 @@ def links(
     """
     k, n = len(curves), len(residuals)
     (name,) = shortened([target])
-    with panels(k, 1.4 + 3.4 * k, 4.2, place, sharey=True) as (figure, all_axes):
+    with panels(k, max(1.4 + 3.4 * k, 6.4), 4.2, place, sharey=True) as (figure, all_axes):
         for index, (axes, curve) in enumerate(zip(all_axes, curves, strict=True)):
             z = projections[:, index]
             moved = np.interp(z, curve.at, curve.mean) + residuals
@@ -98,7 +98,7 @@ def links(
             axes.set(xlabel=f"direction {index + 1}{below}")
             axes.set_title(f"Importance {importances[index]:.0%}")
         all_axes[0].set_ylabel(name)
-        legend(figure, all_axes, place, 3 if k > 1 else 1)
+        legend(figure, all_axes, place, 3)
     return figure
 
 

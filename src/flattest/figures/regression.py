@@ -112,7 +112,13 @@ def feature_importances(
     with panels(1, width, 1.4 + 0.25 * len(shown)) as (figure, (axes,)):
         axes.barh(np.arange(len(shown)), values, color=OKABE_ITO[0], height=0.7)
         for row, value in enumerate(values):
-            axes.text(value, row, f" {value:.0%}" if value >= 0.005 else " <1%", va="center")
+            axes.annotate(
+                f"{value:.0%}" if value >= 0.005 else "<1%",
+                (value, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+            )
         axes.set(xlim=(0, 1.15 * (values[0] or 1.0)), xticks=[])
         axes.set_yticks(np.arange(len(shown)), names)
         axes.tick_params(axis="y", length=0)

@@ -68,11 +68,6 @@ class Judged:
     scores: dict[str, Score]
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers, in types that JSON can hold."""
-        scores = {part: score.to_dict() for part, score in self.scores.items()}
-        return {**scores, "seconds": self.seconds}
-
 
 class Comparison(NamedTuple):
     """The learners beside each other.

@@ -108,7 +108,7 @@ def describe(regressor: MultiIndexRegressor, target: str) -> Description:
         noise=f"Noise: {'; '.join(text for text, _ in noises)}.",
         network=_network(link.parts),
         kernel=best.shape,
-        all_matter=best.free != "projection",
+        all_matter=best.free != "projection" and best.shape != "linear",
         noises=tuple(entry for _, entry in noises),
     )
 
@@ -143,9 +143,15 @@ def _short(process: Process, d: int, best: Process) -> str:
     kernel = KERNELS[process.shape] + " plus a linear trend" * process.trend
     if process.free != "projection":
         lengths = {"lengths": " with a length for each", "scale": " with one length"}[process.free]
-        of_all = "" if best.free != "projection" else f" functions of {_features(d)}"
-        return f"{kernel}{of_all}{lengths if d > 1 else ''}"
-    return f"{kernel}, a sum over directions" if process.additive else kernel
+        kind = f"{kernel}{lengths if d > 1 else ''}"
+        if best.shape == "linear":
+            return f"a smooth one, {kind}"
+        return kind if best.free != "projection" else f"a function of {_features(d)}, {kind}"
+    if process.additive == best.additive:
+        return kernel
+    return (
+        f"a sum over directions, {kernel}" if process.additive else f"one of all at once, {kernel}"
+    )
 
 
 def _features(d: int) -> str:
