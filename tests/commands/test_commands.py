@@ -22,9 +22,10 @@ from flattest.files import OutputError, check_output_folder, output_folder, writ
 from flattest.tables.reading import read_table
 from flattest.tables.saved_model import SavedModel, SavedModelError
 
+FIGURES = ("links", "directions", "importances", "predictions", "residuals", "path")
 FIT_FILES = {
-    *("model.safetensors", "report.json", "path.csv", "links.png", "links.svg"),
-    *(f"{name}.{end}" for name in ("directions", "predictions", "path") for end in ("png", "svg")),
+    *("model.safetensors", "report.json", "report.html", "path.csv"),
+    *(f"{name}.{end}" for name in FIGURES for end in ("png", "svg")),
 }
 
 
@@ -59,10 +60,10 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     def save(figure: Figure, stem: Path) -> list[Path]:
         paths = [Path(f"{stem}.{end}") for end in ("png", "svg")]
         for path in paths:
-            path.touch()
+            path.write_text('<svg width="1pt" height="1pt"></svg>', encoding="utf-8")
         return paths
 
-    monkeypatch.setattr("flattest.tables.fit.save_figure", save)
+    monkeypatch.setattr("flattest.tables.result.save_figure", save)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +319,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(demonstration, "compare_interpolators", small)
     monkeypatch.setattr(demonstration, "INIT_SCALES", (0.1,))
-    monkeypatch.setattr(demonstration, "real_table", lambda: (make_table(40), "y"))
+    monkeypatch.setattr(demonstration, "real_tables", lambda: {"small": (make_table(40), "y")})
 
 
 @pytest.mark.usefixtures("small_demo", "undrawn")
@@ -330,10 +331,10 @@ def test_demo_writes_both_parts_and_replaces_its_own_results(tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "demo").iterdir()}
     assert names == {
-        *("diabetes", "diabetes.csv", "networks.csv", "report.json"),
+        *("small", "small.csv", "networks.csv", "report.json"),
         *("loss-against-flatness.png", "loss-against-flatness.svg"),
     }
-    assert {path.name for path in (tmp_path / "demo" / "diabetes").iterdir()} == FIT_FILES
+    assert {path.name for path in (tmp_path / "demo" / "small").iterdir()} == FIT_FILES
     assert "Rank correlation" in result.stdout
     assert "ridge regression" in result.stdout
 

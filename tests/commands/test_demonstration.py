@@ -13,7 +13,7 @@ from flattest.commands.demonstration import (
     compare_interpolators,
     interpolator_names,
     rank_correlations,
-    real_table,
+    real_tables,
 )
 
 SMALL = {"n_samples": 60, "n_features": 5, "width": 40}
@@ -68,8 +68,7 @@ def test_the_same_seed_gives_the_same_records(groups: list[list[Record]]) -> Non
     assert [r.trace for r in again] == [r.trace for r in groups[0]]
 
 
-def test_the_real_table_is_whole() -> None:
-    table, target = real_table()
-    assert target in table
-    assert not table.isna().any().any()
-    assert np.isfinite(table.to_numpy(dtype=float)).all()
+def test_the_real_tables_are_whole() -> None:
+    for table, target in real_tables().values():
+        assert target in table
+        assert np.isfinite(table.to_numpy(dtype=float)).all()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
@@ -175,24 +175,32 @@ def rank_correlations(records: Sequence[Record]) -> dict[str, float]:
     return {name: float(correlations[name]) for name in ("trace", "orbit_minimum")}
 
 
-def real_table() -> tuple[pd.DataFrame, str]:
-    """Return the diabetes table that comes with scikit-learn, in its original units.
+def real_tables() -> dict[str, tuple[pd.DataFrame, str]]:
+    """Return two tables that come with scikit-learn, in their original units.
+
+    The first is what the regressor is for: the area of cell nuclei follows from their radius and
+    shape by geometry, a smooth function of a few combinations that is not linear. In the second, a
+    common test of regressions, little but a linear function is left above the noise.
 
     Returns
     -------
-    table : DataFrame
-        442 patients: ten measurements, and the progression of the disease after one year.
-    target : str
-        The name of the column with the progression.
+    dict of str to (DataFrame, str)
+        By name a table and the column to predict: ``"nuclei"``, 569 breast masses and ten means
+        over the nuclei of each; ``"diabetes"``, 442 patients, ten measurements, and the progression
+        of the disease after one year.
 
     Examples
     --------
-    >>> from flattest.commands.demonstration import real_table
-    >>> real_table()[0].shape
-    (442, 11)
+    >>> from flattest.commands.demonstration import real_tables
+    >>> {name: (table.shape, target) for name, (table, target) in real_tables().items()}
+    {'nuclei': ((569, 10), 'mean area'), 'diabetes': ((442, 11), 'progression')}
     """
-    table = load_diabetes(as_frame=True, scaled=False).frame
-    return table.rename(columns={"target": "progression"}), "progression"
+    nuclei = load_breast_cancer(as_frame=True).data
+    diabetes = load_diabetes(as_frame=True, scaled=False).frame
+    return {
+        "nuclei": (nuclei[[c for c in nuclei if c.startswith("mean")]], "mean area"),
+        "diabetes": (diabetes.rename(columns={"target": "progression"}), "progression"),
+    }
 
 
 def _records(

@@ -19,13 +19,15 @@ _RATIO = (
 )
 
 
-def fit_summary(fit: TableFit) -> RenderableType:
+def fit_summary(fit: TableFit, *, brief: bool = False) -> RenderableType:
     """Present a fitted table.
 
     Parameters
     ----------
     fit : TableFit
         The fit.
+    brief : bool
+        Whether to leave out on what it depends, and flatness.
 
     Returns
     -------
@@ -40,13 +42,15 @@ def fit_summary(fit: TableFit) -> RenderableType:
 
     words = fit.description
     parts: list[RenderableType] = [Text(words.sentence, style="bold")]
-    parts += [Text(line) for line in (words.noise, "") if line or not words.noise]
+    parts.append(Text(words.noise))
     parts.append(_quality(fit))
     if coverage := coverage_sentence(fit):
         parts.append(Text(coverage))
-    if not fit.cross_validated and sum(fit.n_rows.values()) < _FEW_ROWS:
+    if not brief and not fit.cross_validated and sum(fit.n_rows.values()) < _FEW_ROWS:
         parts.append(Text("The test rows are few: --cv judges by all rows.", style="dim"))
     parts.append(Text(""))
+    if brief:
+        return Group(*parts)
     if fit.n_shown:
         parts += [_directions(fit), _importances(fit)]
     else:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-_LONGEST, _LONGEST_BELOW = 40, 28  # letters of a name, and of one below a panel
+LONGEST, LONGEST_BESIDE = 40, 28
+"""Letters of a name; and of one that stands along an axis of a panel."""
 _LEAST = 0.05  # of a unit vector: smaller weights are not named
 
 
@@ -33,7 +34,7 @@ def label(name: str) -> str:
     return " ".join(name.split()).replace("$", r"\$")
 
 
-def shortened(names: Sequence[str], most: int = _LONGEST) -> list[str]:
+def shortened(names: Sequence[str], most: int = LONGEST) -> list[str]:
     """Shorten names in the middle, only so far that those that differ still do.
 
     Parameters
@@ -89,7 +90,7 @@ def heaviest(loading: Float[np.ndarray, " d"], names: Sequence[str], most: int =
     """
     order = np.argsort(-np.abs(loading), kind="stable")[:most]
     named = [int(i) for i in order if abs(loading[i]) >= _LEAST]
-    labels = shortened([names[i] for i in named], _LONGEST_BELOW)
+    labels = shortened([names[i] for i in named], LONGEST_BESIDE)
     weights = [f"{loading[i]:+.2f}".replace("-", "−") for i in named]
     lines = [f"{weight} {name}" for weight, name in zip(weights, labels, strict=True)]
     if (rest := int((np.abs(loading) >= _LEAST).sum()) - len(lines)) > 0:

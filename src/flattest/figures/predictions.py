@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from flattest.figures.names import shortened
+from flattest.figures.names import LONGEST_BESIDE, shortened
 from flattest.figures.panels import Place, few_ticks, legend, panels
 from flattest.figures.style import GREY, OKABE_ITO, colour
 
@@ -78,7 +78,7 @@ def links(
     'price'
     """
     k, n = len(curves), len(residuals)
-    (name,) = shortened([target])
+    (name,) = shortened([target], LONGEST_BESIDE)
     with panels(k, max(1.4 + 3.4 * k, 6.4), 4.2, place, sharey=True) as (figure, all_axes):
         for index, (axes, curve) in enumerate(zip(all_axes, curves, strict=True)):
             z = projections[:, index]
@@ -132,7 +132,7 @@ def predicted_against_true(
     margin = 0.04 * ((high - low) or 1.0)
     limits = (low - margin, high + margin)
     most = max(len(true) for true, _ in parts.values())
-    (name,) = shortened([target])
+    (name,) = shortened([target], LONGEST_BESIDE)
     with panels(len(parts), 4.4 * len(parts) + 0.4, 4.6, sharex=True, sharey=True) as drawn:
         figure, all_axes = drawn
         for index, (axes, (part, (true, predicted))) in enumerate(
@@ -183,7 +183,7 @@ def residuals(
     'Residuals of 4 test rows, 100% in their 90 % intervals'
     """
     n = len(true)
-    (name,) = shortened([target])
+    (name,) = shortened([target], LONGEST_BESIDE)
     low, high = (np.full(n, -np.inf), np.full(n, np.inf)) if interval is None else interval
     inside = (low <= true) & (true <= high)
     with panels(1, 6.4, 4.2) as (figure, (axes,)):
@@ -209,7 +209,7 @@ def residuals(
             legend(figure, [axes], None, 2)
         few_ticks(axes, "x", "y")
         axes.grid(True)
-        axes.set(xlabel=f"predicted {name}", ylabel=f"true less predicted {name}")
+        axes.set(xlabel=f"predicted {name}", ylabel="true less predicted")
         axes.set_title(said)
     return figure
 

@@ -258,7 +258,7 @@ class _Along(NamedTuple):
         return X + (z - X @ self.directions.T) @ back.T
 
     def scattered(self, ranges: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "m d"]:
-        """Return rows between two of the rows in projection, with other coordinates of a third.
+        """Return the rows, and rows between two of them in projection that are else like a third.
 
         Within the ranges, beyond which the table stays as it is.
         """
@@ -266,7 +266,8 @@ class _Along(NamedTuple):
         one, two, three = rng.integers(len(self.rows), size=(3, _CHECKED))
         along = self.rows @ self.directions.T
         z = along[one] + rng.random((_CHECKED, 1)) * (along[two] - along[one])
-        return self.moved(self.rows[three], np.clip(z, *ranges.T))
+        rows = np.concatenate([self.rows, self.rows[three]])
+        return self.moved(rows, np.clip(np.concatenate([along, z]), *ranges.T))
 
 
 def _other_coordinates(predictor: Predictor) -> Float[np.ndarray, "n d"]:

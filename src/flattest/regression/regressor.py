@@ -518,7 +518,7 @@ class MultiIndexRegressor(
         *,
         feature_names: Sequence[str] | None = None,
         target_name: str = "target",
-        tolerance: float = 1e-3,
+        tolerance: float | int = 1e-3,
     ) -> Formula:
         """Write predictions from one or two directions as a formula: a spline of projections.
 
