@@ -178,6 +178,23 @@ def test_missing_values_are_dropped_on_request(tmp_path: Path) -> None:
     assert run(*arguments, "--drop-missing", "--missing", "fill").exit_code == 2
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_cross_validation_and_formulas_on_request(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flattest.tables.comparison.FOLDS", 2)
+    monkeypatch.setattr("flattest.tables.comparison.REPEATS", 1)
+    make_table(40).drop(columns="colour").to_csv(place / "plain.csv", index=False)
+    options = ("--out", place / "judged", "--width", 5, "--cv", "--formula")
+    result = run("fit", place / "plain.csv", "--target", "y", *options)
+    assert result.exit_code == 0, result.output
+    assert "all 40 rows, by" in result.stdout
+    report = json.loads((place / "judged" / "report.json").read_text(encoding="utf-8"))
+    assert report["rows"] == {"training": 40, "test": 40, "dropped": 0}
+    said = " ".join(result.stdout.split())
+    assert ("formula.py" in said) == ("formula.py" in report["files"]) != ("No formula:" in said)
+
+
 @pytest.mark.parametrize(
     ("frame", "options", "message"),
     [

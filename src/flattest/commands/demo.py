@@ -78,11 +78,8 @@ def demo(
                 raise
         _write(folder, records, fits)
         seconds = time.perf_counter() - started
-        report = {
-            "kind": "demo",
-            "random_state": random_state,
-            "complete": len(fits) == len(tables),
-        }
+        complete = len(fits) == len(tables)
+        report = {"kind": "demo", "random_state": random_state, "complete": complete}
         rows = [record.to_dict() for record in records]
         write_report(
             folder, {**report, "seconds": seconds, "flattest": __version__, "networks": rows}

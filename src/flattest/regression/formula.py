@@ -218,7 +218,7 @@ def formula_of(
     rough = Formula(directions[:k], bounds, values, 0.0, tuple(feature_names), target_name)
     X = along.scattered(bounds)
     predicted = predictor(X)
-    size = float(np.ptp(predicted)) or 1.0
+    size = float(np.ptp(predicted[: len(along.rows)])) or 1.0
     error = float(np.abs(rough(X) - predicted).max()) / size
     if error > tolerance:
         raise ValueError(

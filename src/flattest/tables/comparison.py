@@ -285,9 +285,8 @@ def _judged(
     return Judged({"train": Score.of(y, trial.estimator.predict(X)), "test": test}, trial.seconds)
 
 
-def _interval(
-    regressor: MultiIndexRegressor, X: Float[np.ndarray, "n d"]
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _interval(regressor: Any, X: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return 90 % intervals, where what predicts has any."""
     if regressor.link_ == "network":
         return None
     return regressor.predict_interval(X, INTERVAL_LEVEL)

@@ -90,7 +90,7 @@ class TableFit:
     cross_validated: bool
     coverage: float | None
     values: dict[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]
-    interval: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]] | None
+    interval: tuple[Float[np.ndarray, " test"], Float[np.ndarray, " test"]] | None
     feature_importances: Float[np.ndarray, " d"]
     log_share: float
     candidates: pd.DataFrame

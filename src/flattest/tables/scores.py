@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 LEVEL = 0.95
 """The probability of the intervals of scores."""
-_DRAWS, _FEWEST_DRAWS, _ENTRIES = 2000, 200, 4_000_000  # of bootstrap samples
+_DRAWS, _FEWEST_DRAWS = 2000, 200  # bootstrap samples
+_ENTRIES, _TOGETHER = 4_000_000, 500_000  # of all samples, and of those drawn at a time
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,13 @@ def interval_of_r2(
     """
     n = len(true)
     draws = int(np.clip(_ENTRIES // n, _FEWEST_DRAWS, _DRAWS))
-    found = np.full(draws, np.nan)
-    for index in range(draws):  # one by one: less memory, and as fast
-        rows = rng.integers(n, size=n)
-        if variance := float(true[rows].var()):
-            found[index] = 1 - float(squares[rows].mean()) / variance
-    found = found[np.isfinite(found)]
+    drawn, together = [], max(_TOGETHER // n, 1)
+    for first in range(0, draws, together):
+        rows = rng.integers(n, size=(min(together, draws - first), n))
+        variance = true[rows].var(axis=1)
+        varied = variance > 0
+        drawn.append(1 - squares[rows[varied]].mean(axis=1) / variance[varied])
+    found = np.concatenate(drawn)
     if len(found) < _FEWEST_DRAWS:
         return None
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
