@@ -13,12 +13,14 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
+from sklearn.linear_model import Ridge
 from typer.testing import CliRunner, Result
 
 import flattest as ft
 from flattest.commands import demonstration
 from flattest.commands.app import app
 from flattest.files import OutputError, check_output_folder, output_folder, write_report
+from flattest.tables.comparison import OWN, RIDGE, TREES
 from flattest.tables.reading import read_table
 from flattest.tables.saved_model import SavedModel, SavedModelError
 
@@ -182,8 +184,9 @@ def test_missing_values_are_dropped_on_request(tmp_path: Path) -> None:
 def test_cross_validation_and_formulas_on_request(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flattest.tables.comparison.FOLDS", 2)
-    monkeypatch.setattr("flattest.tables.comparison.REPEATS", 1)
+    quick = {"link": "network", "strengths": [0.01], "cv": 2, "n_directions": 1, "random_state": 0}
+    makers = {OWN: lambda: ft.MultiIndexRegressor(width=5, **quick), RIDGE: Ridge, TREES: Ridge}
+    monkeypatch.setattr("flattest.tables.fit.learners", lambda *_: makers)
     make_table(40).drop(columns="colour").to_csv(place / "plain.csv", index=False)
     options = ("--out", place / "judged", "--width", 5, "--cv", "--formula")
     result = run("fit", place / "plain.csv", "--target", "y", *options)
@@ -193,6 +196,8 @@ def test_cross_validation_and_formulas_on_request(
     assert report["rows"] == {"training": 40, "test": 40, "dropped": 0}
     said = " ".join(result.stdout.split())
     assert ("formula.py" in said) == ("formula.py" in report["files"]) != ("No formula:" in said)
+    assert report["summary"].startswith("A network of")
+    assert report["intervals"]["coverage"] is None
 
 
 @pytest.mark.parametrize(
