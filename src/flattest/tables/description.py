@@ -108,9 +108,15 @@ def describe(regressor: MultiIndexRegressor, target: str) -> Description:
         noise=f"Noise: {'; '.join(text for text, _ in noises)}.",
         network=_network(link.parts),
         kernel=best.shape,
-        all_matter=best.free != "projection" and best.shape != "linear",
+        all_matter=_of_all(mixture) >= 0.5,
         noises=tuple(entry for _, entry in noises),
     )
+
+
+def _of_all(mixture: Any) -> float:
+    """Return how much functions of all features count that are not linear."""
+    pairs = zip(mixture.processes, mixture.shares, strict=True)
+    return sum(share for p, share in pairs if p.free != "projection" and p.shape != "linear")
 
 
 def _directions(regressor: MultiIndexRegressor) -> str:
