@@ -116,7 +116,8 @@ def describe(regressor: MultiIndexRegressor, target: str) -> Description:
 def _of_all(mixture: Any) -> float:
     """Return how much functions of all features count that are not linear."""
     pairs = zip(mixture.processes, mixture.shares, strict=True)
-    return sum(share for p, share in pairs if p.free != "projection" and p.shape != "linear")
+    counted = [s for p, s in pairs if p.free != "projection" and p.shape != "linear"]
+    return float(sum(counted))
 
 
 def _directions(regressor: MultiIndexRegressor) -> str:
