@@ -69,11 +69,11 @@ def describe(regressor: MultiIndexRegressor, target: str) -> Description:
     >>> import numpy as np
     >>> import flattest as ft
     >>> from flattest.tables.description import describe
-    >>> X = np.random.default_rng(0).standard_normal((60, 3))
-    >>> y = X[:, 0] - X[:, 1] + 0.1 * np.random.default_rng(1).standard_normal(60)
-    >>> model = ft.MultiIndexRegressor(random_state=0).fit(X, y)
+    >>> x = np.arange(30.0)
+    >>> y = x + np.random.default_rng(0).standard_normal(30)
+    >>> model = ft.MultiIndexRegressor(width=10, random_state=0).fit(x[:, None], y)
     >>> describe(model, "wage").sentence
-    'A linear function of all 3 features, fitted to wage.'
+    'A linear function of the only feature, fitted to wage.'
     """
     d, shown = regressor.n_features_in_, _directions(regressor)
     link = regressor.predictor_.link

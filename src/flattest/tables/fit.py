@@ -61,11 +61,11 @@ def fit_table(
     >>> import numpy as np
     >>> import pandas as pd
     >>> from flattest.tables.fit import fit_table
-    >>> X = np.random.default_rng(0).standard_normal((80, 2))
+    >>> X = np.random.default_rng(0).standard_normal((40, 2))
     >>> frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": np.abs(X[:, 0] + X[:, 1])})
-    >>> fit = fit_table(frame, "y", width=20)
+    >>> fit = fit_table(frame, "y", width=10)
     >>> fit.n_rows, fit.scores["test"].r2 > 0.8
-    ({'training': 64, 'test': 16}, True)
+    ({'training': 32, 'test': 8}, True)
     """
     return fit_prepared(
         prepare(frame, target, **preparation),
