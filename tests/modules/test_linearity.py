@@ -19,7 +19,10 @@ MASK = torch.tensor([[True, False, True, True]] * 4)
 IMAGE = (1, 1, 4, 4)
 VOLUME = (1, 1, 2, 2, 4)
 NAMES = "pq"
-ONCE_DIFFERENTIABLE = {"EmbeddingBag", "Hardsigmoid", "ScaledDotProductFlashAttentionForCpu"}
+ONCE_DIFFERENTIABLE = {
+    *("EmbeddingBag", "Hardsigmoid", "ScaledDotProductFlashAttentionForCpu"),
+    *("GridSampler2D", "GridSampler3D"),  # in the oldest PyTorch that the metadata admits
+}
 
 # Per kind of node: an expression of two 4 x 4 matrices p and q of parameters in which it occurs,
 # and the names of those in which the expression is to be proved piecewise linear.
