@@ -406,5 +406,11 @@ def _(m, x):
     return m.b(m.a(x).prod(1, keepdim=True))
 
 
+@scaling("pool of channels last", 3, randn(3, 3, 2), a=part(L, 2, 3), b=part(L, 3, 2))
+def _(m, x):
+    y = m.a(x).relu().permute(0, 3, 1, 2)
+    return m.b(F.adaptive_avg_pool2d(y, 1).flatten(1))
+
+
 ALL = {**ARCHITECTURES, **{name: make for name, (make, _) in SCALING.items()}}
 """All small modules of the tests, by name."""

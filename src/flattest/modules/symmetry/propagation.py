@@ -204,7 +204,11 @@ def _step(node: fx.Node, found: Propagation, rule: Rule | None, name: str) -> St
     first = value[0] if isinstance(value, (tuple, list)) and value else value
     discrete = isinstance(first, Tensor) and not (first.is_floating_point() or first.is_complex())
     title = rule.title if rule else name
-    return Step(node.target, title, _origin(node, found), shapes_of(node), discrete)
+    given = (
+        node.args[0].meta.get("val") if node.args and isinstance(node.args[0], fx.Node) else None
+    )
+    strides = tuple(given.stride()) if isinstance(given, Tensor) else ()
+    return Step(node.target, title, _origin(node, found), shapes_of(node), discrete, strides)
 
 
 def _origin(node: fx.Node, found: Propagation) -> str:

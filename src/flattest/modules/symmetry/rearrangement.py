@@ -36,6 +36,19 @@ def reshaped(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Any:
     return compact(walk.labels(x).reshape(step.shape))
 
 
+def restrided(
+    walk: Walk, step: Step, x: Any, size: Any, strides: Any, offset: int | None = None
+) -> Labels:
+    """Read memory in another order: exact from the start of what is laid out like the argument."""
+    labels = walk.labels(x)
+    laid_out = torch.empty_strided(labels.shape, step.strides, dtype=torch.int64).copy_(labels)
+    reach = sum((n - 1) * s for n, s in zip(size, strides, strict=True)) + 1
+    if offset or reach * laid_out.element_size() > laid_out.untyped_storage().nbytes():
+        walk.freeze(x, step.reason)
+        return frozen(step.shape)
+    return compact(laid_out.as_strided(size, strides).clone())
+
+
 def copied(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Any:
     """Copy."""
     return x if isinstance(x, Raw) else walk.labels(x).expand(step.shape)

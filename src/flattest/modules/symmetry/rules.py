@@ -125,6 +125,7 @@ RULES: dict[str, Rule] = {
     **_lines(r.viewed, "split_with_sizes", "unbind", "squeeze", "unsqueeze", "diagonal"),
     **_lines(r.viewed, "unsafe_split", "unsafe_split_with_sizes", "unfold", "chunk", "narrow"),
     **_lines(r.reshaped, "view", "_unsafe_view: view", "reshape", "_reshape_alias: view"),
+    **_lines(r.restrided, "as_strided: a view by strides"),
     **_lines(r.copied, "clone", "contiguous", "_conj", "lift_fresh_copy"),
     **_lines(r.written, "copy"),
     **_lines(r.moved, "flip", "roll", "repeat", "pixel_shuffle", "pixel_unshuffle"),

@@ -59,6 +59,8 @@ class Step(NamedTuple):
         The shapes of its results.
     discrete : bool
         Whether its first result is an integer or a truth value.
+    strides : tuple of int
+        Those of its first argument, if that is a tensor.
     """
 
     target: Any
@@ -66,6 +68,7 @@ class Step(NamedTuple):
     place: str
     shapes: tuple[tuple[int, ...], ...]
     discrete: bool
+    strides: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
