@@ -370,5 +370,41 @@ def _(m, x):
     return m.h(F.conv1d(x, m.w * m.g[:, None, None].relu()).relu().mean(2))
 
 
+@scaling("sorted stably", 1, randn(3), a=part(L, 3, 5), b=part(L, 5, 2))
+def _(m, x):
+    return m.b(torch.sort(m.a(x), stable=True, descending=True)[0])
+
+
+@scaling("scattered by data", 1, randn(3), a=part(L, 3, 4), b=part(L, 4, 2))
+def _(m, x):
+    places = (x @ torch.arange(12.0).view(3, 4).sin().to(x)).argsort(1)
+    return m.b(torch.zeros_like(m.a(x)).scatter(1, places, m.a(x).relu()))
+
+
+@scaling(
+    "written where a mask says", 4, randn(3), a=part(L, 3, 4), c=part(L, 3, 4), b=part(L, 4, 2)
+)
+def _(m, x):
+    y = m.a(x)
+    y[x.sum(1) > 0] = m.c(x)[x.sum(1) > 0]
+    return m.b(y.relu())
+
+
+@scaling(
+    "sampled at positions",
+    3,
+    lambda n: (torch.randn(n, 2, 4, 4), torch.rand(n, 2, 2, 2) - 0.5),
+    a=part(C, 2, 3, 1),
+    b=part(L, 12, 2),
+)
+def _(m, x, grid):
+    return m.b(F.grid_sample(m.a(x).relu(), grid, align_corners=False).flatten(1))
+
+
+@scaling("product of all", 4, randn(3), a=part(L, 3, 4), b=part(L, 1, 2))
+def _(m, x):
+    return m.b(m.a(x).prod(1, keepdim=True))
+
+
 ALL = {**ARCHITECTURES, **{name: make for name, (make, _) in SCALING.items()}}
 """All small modules of the tests, by name."""

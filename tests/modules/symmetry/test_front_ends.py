@@ -59,3 +59,19 @@ def test_a_branch_that_depends_on_data_is_traced_and_checked():
     assert found.n_scales == 4
     with pytest.raises(ValueError, match=r"rescaling a\.weight with a\.bias with b\.weight"):
         found.check(-x)
+
+
+class Normalised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        hidden = self.a(x).relu()
+        return self.b(hidden / float(hidden.max()))
+
+
+def test_a_number_that_python_reads_must_not_change():
+    found = find(Normalised().double(), torch.rand(2, 3).double(), None, "keep", ("trace",))
+    assert found.n_scales == 0
+    assert found.frozen["a.bias"] == "a number read by Python after a"

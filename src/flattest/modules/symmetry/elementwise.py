@@ -34,7 +34,7 @@ def ignores(walk: Walk, step: Step, *arguments: Any, **options: Any) -> Any:
     return walk.frozen_results(step)
 
 
-def added(walk: Walk, step: Step, x: Any, y: Any, *, alpha: float = 1) -> Labels:
+def added(walk: Walk, step: Step, x: Any, y: Any, alpha: float = 1) -> Labels:
     """Add or subtract."""
     if alpha == 0:
         return walk.labels(x).expand(step.shape)
@@ -201,9 +201,12 @@ def chosen(walk: Walk, step: Step, condition: Any, x: Any, y: Any) -> Labels:
 
 
 def _either(walk: Walk, step: Step, x: Any, y: Any) -> Labels:
-    pair = tuple(torch.tensor(float(v)) if isinstance(v, (int, float)) else v for v in (x, y))
-    pair = tuple(Constant(v) if v is not w else v for v, w in zip(pair, (x, y), strict=True))
-    return added(walk, step._replace(title="a choice"), *pair)
+    """Choose between two values: numbers count as constants."""
+
+    def value(one: Any) -> Any:
+        return Constant(torch.tensor(float(one))) if isinstance(one, (int, float)) else one
+
+    return added(walk, step._replace(title="a choice"), value(x), value(y))
 
 
 def masked(walk: Walk, step: Step, x: Any, mask: Any, value: Any) -> Labels:
@@ -245,9 +248,9 @@ def norm(
     return result
 
 
-def scanned(walk: Walk, step: Step, x: Any, axis: int, *rest: Any, **options: Any) -> Any:
+def scanned(walk: Walk, step: Step, x: Any, axis: int = -1, *rest: Any, **options: Any) -> Any:
     """Accumulate or sort along a dimension."""
-    labels = walk.labels(x)
+    labels, axis = walk.labels(x), options.get("dim", axis)
     tied = walk.tie(labels, [axis])
     results = tuple(
         tied.select(axis, 0).unsqueeze(axis).expand(shape) if number == 0 else frozen(shape)
@@ -261,13 +264,6 @@ def top(walk: Walk, step: Step, x: Any, count: int, axis: int = -1, *rest: Any) 
     return scanned(walk, step, x, axis)
 
 
-def sorted_stably(
-    walk: Walk, step: Step, x: Any, *, stable: Any = None, dim: int = -1, descending: bool = False
-) -> Any:
-    """Sort along a dimension."""
-    return scanned(walk, step, x, dim)
-
-
 def ranked(walk: Walk, step: Step, x: Any, axis: Any = None, *rest: Any, **options: Any) -> Labels:
     """Find which entry is the largest: all that are compared have one scale."""
     labels = walk.labels(x)
@@ -275,9 +271,13 @@ def ranked(walk: Walk, step: Step, x: Any, axis: Any = None, *rest: Any, **optio
     return frozen(step.shape)
 
 
-def product_along(walk: Walk, step: Step, x: Any, axis: int, *rest: Any, **options: Any) -> Labels:
+def product_along(
+    walk: Walk, step: Step, x: Any, axis: int | None = None, *rest: Any, **options: Any
+) -> Labels:
     """Multiply all entries along a dimension."""
     labels = walk.labels(x)
+    if axis is None:
+        labels, axis = labels.reshape(-1), 0
     parts = labels.unbind(axis)
     result = parts[0]
     for part in parts[1:]:

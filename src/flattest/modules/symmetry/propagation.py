@@ -140,6 +140,7 @@ def _called(node: fx.Node, found: Propagation, functional: bool) -> Any:
     step = _step(node, found, rule, name)
     if random and not values:
         return found.walk.frozen_results(step)
+    args, kwargs = _with_defaults(target, args, kwargs)
     if rule is None or mutable:
         found.unknown[name] = found.unknown.get(name, 0) + 1
         rule = Rule(freezes, f"{name}, which has no rule,")
@@ -150,6 +151,22 @@ def _called(node: fx.Node, found: Propagation, functional: bool) -> Any:
     if values and all(isinstance(value, Constant) for value in values):
         return found.walk.frozen_results(step)
     return rule.apply(found.walk, step, *args, **kwargs)
+
+
+def _with_defaults(target: Any, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return all arguments that have a position by position, with their defaults."""
+    schema = getattr(target, "_schema", None)
+    bound, named = list(args), dict(kwargs)
+    for argument in schema.arguments[len(bound) :] if schema is not None else ():
+        if argument.kwarg_only:
+            break
+        if argument.name in named:
+            bound.append(named.pop(argument.name))
+        elif argument.has_default_value():
+            bound.append(argument.default_value)
+        else:
+            break
+    return bound, named
 
 
 def _folded(target: Any, args: Any, kwargs: Any, name: str, values: list[Constant]) -> Any:
@@ -214,10 +231,11 @@ def _place(node: fx.Node, found: Propagation) -> str:
 
 
 def needed(graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes from which the outputs can be reached."""
+    """Return the nodes from which the outputs, or numbers that steer Python, can be reached."""
     found: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        if node.op == "output" or node in found:
+        steers = node.op == "call_function" and called_name(node) == "_local_scalar_dense"
+        if node.op == "output" or steers or node in found:
             found.add(node)
             found.update(node.all_input_nodes)
     return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flattest.modules.symmetry.equations import FROZEN
-from flattest.modules.symmetry.labels import ANY, Labels, compact, rearranged
+from flattest.modules.symmetry.labels import ANY, Labels, compact, frozen, rearranged
 from flattest.modules.symmetry.parameters import Raw
 from flattest.modules.symmetry.walk import Constant, Step, Walk
 
@@ -73,22 +73,27 @@ def indexed(walk: Walk, step: Step, x: Any, indices: Any) -> Labels:
     labels = walk.labels(x)
     if all(index is None or isinstance(index, Constant) for index in indices):
         return compact(labels[tuple(_plain(index) for index in indices)])
-    axes: list[int] = []
-    axis = 0
-    for index in indices:
-        wide = 1
-        if index is not None:
-            mask = isinstance(index, Constant) and index.value.dtype == torch.bool
-            wide = index.value.ndim if mask else 1
-            axes.extend(range(axis, axis + wide))
-        axis += wide
-    tied = walk.tie(labels, axes).expand(labels.shape)
+    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    if len(given) == 1:
+        return _taken(walk, step, labels, *given[0])
+    tied = walk.tie(labels, [axis for axis, _ in given]).expand(labels.shape)
     zeros = [
-        index if index is None else Constant(torch.zeros(index.shape, dtype=torch.int64))
+        slice(None) if index is None else torch.zeros(index.shape, dtype=torch.int64)
         for index in indices
     ]
-    found = tied[tuple(slice(None) if z is None else z.value for z in zeros)]
-    return compact(found.expand(step.shape))
+    return compact(tied[tuple(zeros)].expand(step.shape))
+
+
+def _taken(walk: Walk, step: Step, labels: Labels, axis: int, index: Any) -> Labels:
+    """Select along a dimension by numbers, or along as many as a mask has."""
+    mask = len(index.shape) > 1 and len(step.shape) == labels.ndim - len(index.shape) + 1
+    count = len(index.shape) if mask else 1
+    tied = walk.tie(labels, range(axis, axis + count))
+    for _ in range(count):
+        tied = tied.select(axis, 0)
+    for _ in range(len(step.shape) - tied.ndim):
+        tied = tied.unsqueeze(axis)
+    return tied.expand(step.shape)
 
 
 def gathered(walk: Walk, step: Step, x: Any, axis: int, index: Any, **options: Any) -> Labels:
@@ -101,14 +106,26 @@ def gathered(walk: Walk, step: Step, x: Any, axis: int, index: Any, **options: A
     return compact(step.target(tied, axis, zeros, **options))
 
 
-def written_by_index(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Labels:
-    """Write or add at indices: everything has one scale."""
-    tensors = [value for value in rest if isinstance(value, (Tensor, Raw, Constant))]
-    source = tensors[-1] if tensors else rest[-1]
-    labels = walk.labels(x)
-    one = walk.tie_all(labels)
-    other = walk.tie_all(walk.labels(source))
-    return walk.unify(one, other).expand(step.shape)
+def put(walk: Walk, step: Step, x: Any, where: Any, source: Any, *rest: Any) -> Labels:
+    """Write or add at indices or where a mask says: what they range over has one scale."""
+    indices = where if isinstance(where, (list, tuple)) else []
+    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    base, new = walk.labels(x), walk.labels(source)
+    if len(given) == 1 and len(given[0][1].shape) == 1 and new.ndim <= base.ndim:
+        axis = given[0][0]
+        rows = walk.tie(new, [axis]) if new.ndim == base.ndim else new
+        return walk.unify(walk.tie(base, [axis]), rows).expand(step.shape)
+    return walk.unify(walk.tie_all(base), walk.tie_all(new)).expand(step.shape)
+
+
+def put_along(
+    walk: Walk, step: Step, x: Any, axis: int, where: Any, source: Any, *rest: Any, **options: Any
+) -> Labels:
+    """Write or add at indices along a dimension: everything has one scale."""
+    if options.get("reduce", rest[0] if rest else "sum") in ("prod", "multiply"):
+        walk.freeze([x, source], step.reason)
+        return frozen(step.shape)
+    return put(walk, step, x, where, source)
 
 
 def added_by_index(
@@ -117,20 +134,28 @@ def added_by_index(
     """Add or write slices at indices along a dimension."""
     base, new = walk.labels(x), walk.labels(source)
     if new.ndim != base.ndim:
-        return written_by_index(walk, step, x, source)
+        return put(walk, step, x, index, source)
     together = walk.unify(walk.tie(base, [axis]), walk.tie(new, [axis]))
     return together.expand(step.shape)
 
 
-def filled(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Constant:
+def filled(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Any:
     """Make a tensor of the shape of another, with a value of its own."""
     name = str(step.target._schema.name)
-    value = 0.0
+    value: Any = 1.0 if "ones" in name else 0.0
     if "full" in name or name.endswith("fill"):
-        value = float(rest[-1])
-    elif "ones" in name:
-        value = 1.0
-    return Constant(torch.full((), value).expand(step.shape))
+        value = rest[-1]
+    if isinstance(value, (int, float)):
+        return Constant(torch.full((), float(value)).expand(step.shape))
+    return walk.labels(value).expand(step.shape)
+
+
+def sampled(walk: Walk, step: Step, x: Any, grid: Any, *rest: Any) -> Labels:
+    """Interpolate at positions, which have to stay; a channel has one scale."""
+    walk.freeze(grid, f"positions of {step.reason}")
+    labels = walk.labels(x)
+    space = range(2, labels.ndim)
+    return walk.tie(labels, space).expand(step.shape)
 
 
 def spread(n_space: int) -> Callable[..., Any]:
