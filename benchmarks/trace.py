@@ -1,12 +1,12 @@
 """Traces by flattest and its peers: time and memory to an error of 1 %, and error against time.
 
 Run ``python benchmarks/trace.py`` with the extra ``peers``. Every way works in a process of its own
-with one thread, on the same networks and data. A way that estimates is asked for single estimates
-until its time is over; from their spread follows the time that a mean of them needs to an error of
-1 % (one standard error), and that is extrapolated where the time was shorter. Time is also given in
-forward and backward passes of the same batch, in the same process. Ways that fail, and means more
-than four standard errors off, are listed as such. Writes ``benchmarks/results/trace.json`` and
-``trace.png``.
+with one thread, on the same networks and data; times are processor times, which a busy machine
+changes less than others. A way that estimates is asked for single estimates until its time is over;
+from their spread follows the time that a mean of them needs to an error of 1 % (one standard
+error), and that is extrapolated where the time was shorter. Time is also given in forward and
+backward passes of the same batch, in the same process. Ways that fail, and means more than four
+standard errors off, are listed as such. Writes ``benchmarks/results/trace.json`` and ``trace.png``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from environment import RESULTS, write
 from torch import nn
-from trace_peers import WAYS
+from trace_peers import WAYS, preload
 from trace_problems import PROBLEMS, Problem, gpt2, make
 
 import flattest as ft
@@ -57,11 +57,11 @@ def timed_values(values: Iterator[float], seconds: float) -> tuple[list[float], 
     """Return estimates and the times that they took, the first with all preparations."""
     found: list[float] = []
     times: list[float] = []
-    began = time.perf_counter()
-    while len(found) < _MOST and (len(found) < _LEAST or time.perf_counter() - began < seconds):
-        start = time.perf_counter()
+    began = time.process_time()
+    while len(found) < _MOST and (len(found) < _LEAST or time.process_time() - began < seconds):
+        start = time.process_time()
         found.append(next(values))
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return found, times
 
 
@@ -69,10 +69,10 @@ def pass_seconds(problem: Problem) -> float:
     """Time one forward and backward pass."""
 
     def once() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         problem.value().backward()
         problem.model.zero_grad()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     once()
     return statistics.median(once() for _ in range(5))
@@ -179,7 +179,7 @@ def measure_gpt2() -> dict[str, Any]:
         problem = gpt2()
     one_pass = pass_seconds(problem)
     forget_peak()
-    start = time.perf_counter()
+    start = time.process_time()
     found = ft.measure(
         problem.model,
         problem.X,
@@ -194,7 +194,7 @@ def measure_gpt2() -> dict[str, Any]:
     return {
         "parameters": found.n_parameters,
         "tokens": problem.X.numel(),
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
         "pass_seconds": one_pass,
         "peak_memory_mb": peak_memory(),
         "gauss_newton": found.gauss_newton,
@@ -205,7 +205,7 @@ def measure_gpt2() -> dict[str, Any]:
 
 def in_a_process(function: Any, *arguments: Any, limit: float | None = None) -> Any:
     """Call a function in a process of its own, so that peaks are its; None if it takes too long."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("fork").Pool(1) as pool:  # what is imported is so already
         try:
             return pool.apply_async(function, arguments).get(limit)
         except multiprocessing.TimeoutError:
@@ -249,36 +249,52 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds with preparations")
     parser.add_argument("--problems", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--out", type=Path, default=RESULTS / "trace.json")
-    parser.add_argument("--without-gpt2", action="store_true", help="leave out what takes 24 GB")
+    parser.add_argument("--gpt2", action="store_true", help="also a network of GPT-2's size")
     options = parser.parse_args()
-    results = []
-    truths = {}
+    torch.set_num_threads(1)  # or the processes that are forked would wait for its threads
+    preload()
+    record = stored(options.out)
     for problem in options.problems:
-        truths[problem] = truth = in_a_process(reference, problem)
+        truth = in_a_process(reference, problem)
         print(f"{problem}: tr G = {truth['gauss_newton']:.6g}, tr H = {truth['hessian']:.6g}")
+        results = []
         for way in WAYS:
             result = in_a_process(try_way, problem, way, options.seconds, limit=options.limit)
             if result is None:
                 error = f"stopped after {options.limit:.0f} s with less than {_LEAST} estimates"
                 result = {"problem": problem, "way": way, "error": error}
             results.append(judge(result, truth))
-            if "error" in result:
-                print(f"  {way:34} {result['error'][:80]}")
-            elif result["wrong"]:
-                print(f"  {way:34} wrong by {result['relative_bias']:.1%}")
-            else:
-                print(
-                    f"  {way:34} {result['seconds_to_target']:10.3f} s to 1 %, "
-                    f"{result['passes_to_target']:10.1f} passes, {result['memory_mb']:6.0f} MB"
-                )
-    record: dict[str, Any] = {"truths": truths, "ways": results, "ignored": ignored_targets()}
+            print(f"  {way:34} {summary(result)}")
+        record["truths"][problem] = truth
+        record["ways"] = [r for r in record["ways"] if r["problem"] != problem] + results
+        write(options.out, [record])
+    record["ignored"] = ignored_targets()
     for row in record["ignored"]:
         print("half of the targets ignored:", json.dumps(row))
-    if not options.without_gpt2:
+    if options.gpt2:
         record["gpt2"] = in_a_process(measure_gpt2)
         print(record["gpt2"])
     write(options.out, [record])
-    draw(results, options.out.with_suffix(".png"))
+    draw(record["ways"], options.out.with_suffix(".png"))
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """Return what was measured before, of which the networks not asked for are kept."""
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))["results"][0]
+    return {"truths": {}, "ways": [], "ignored": []}
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Say in a line how a way did."""
+    if "error" in result:
+        return result["error"][:80]
+    if result["wrong"]:
+        return f"wrong by {result['relative_bias']:.1%}"
+    return (
+        f"{result['seconds_to_target']:10.3f} s to 1 %, {result['passes_to_target']:10.1f} passes, "
+        f"{result['memory_mb']:6.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ one, and what is done before the first is part of its time.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -165,6 +167,13 @@ def torch_func(problem: Problem) -> Iterator[float]:
     with sdpa_kernel(SDPBackend.MATH):
         while True:
             yield float(vmap(one, chunk_size=4)(X, y).mean())
+
+
+def preload() -> None:
+    """Import all peers that are installed."""
+    for name in ("backpack", "curvlinops", "hessian_eigenthings", "laplace.curvature", "pyhessian"):
+        with contextlib.suppress(Exception):  # one that cannot be imported fails on each problem
+            importlib.import_module(name)
 
 
 WAYS = {

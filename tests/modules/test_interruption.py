@@ -113,6 +113,17 @@ def test_drawn_columns_of_the_batches_before():
     assert set(found.standard_error) == {"gauss_newton", "adaptive"}
 
 
+def test_the_largest_eigenvalue_is_left_out():
+    # With a graph, the samples come by for the columns first, and then for every product.
+    options = {**OPTIONS, "largest_eigenvalue": "hessian", "random_state": 0}
+    with pytest.warns(UserWarning, match="the largest eigenvalue may be missing"):
+        found = ft.measure(Interrupting(3, calls=3), X, Y, **options)
+    assert not found.partial
+    assert found.trace == pytest.approx(ft.measure(network(), X, Y, **OPTIONS).trace, rel=1e-12)
+    assert found.largest_eigenvalue != found.largest_eigenvalue
+    assert "interrupted" in found.provenance["largest_eigenvalue"].why
+
+
 def test_nothing_measured_yet():
     with pytest.raises(KeyboardInterrupt):
         ft.measure(Interrupting(0, wide()), X, Y, mode="sampled", rtol=10.0, **OPTIONS)

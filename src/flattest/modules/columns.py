@@ -208,6 +208,8 @@ class Columns:
         values = draw(n_draws) if n_draws < n_columns else None
         if values is not None:
             pilot = spread(values[0])
+            adaptive = spread(values[1])
+            pilot = pilot._replace(degrees=min(pilot.degrees, adaptive.degrees))
             own = (self._settings.rtol * float(pilot.mean[-1])) ** 2
             together = self._settings.rtol * (self._drawn / weight + float(pilot.mean[-1]))
             allowed = max(own, together**2 - float(self._variance[-1]) / weight**2)

@@ -17,6 +17,7 @@ from flattest.flatness import Provenance
 from flattest.modules.curvature import products
 from flattest.modules.part import Part
 from flattest.modules.products import jacobian_product, slope_product
+from flattest.modules.watching import Watch
 
 _RTOL = 1e-4  # of the eigenvalue, beside which its own meaning is vague
 _FEW = 4  # parameters up to which the matrix is built, as ARPACK needs more rows than vectors
@@ -37,11 +38,20 @@ class Curvature:
         What the sum is divided by.
     name : str
         The loss, for messages.
+    watch : Watch
+        Is asked between micro-batches whether to go on.
     """
 
     def __init__(
-        self, parts: list[Part], parameters: list[Tensor], matrix: str, norm: float, name: str
+        self,
+        parts: list[Part],
+        parameters: list[Tensor],
+        matrix: str,
+        norm: float,
+        name: str,
+        watch: Watch,
     ) -> None:
+        self._watch = watch
         self._parts, self._parameters, self._norm, self._name = parts, parameters, norm, name
         self._whole = matrix == "hessian"
         self.size = sum(p.numel() for p in parameters)
@@ -66,6 +76,7 @@ class Curvature:
         product = products(part.evaluate, part.logits, self._name)
         slopes = self._slopes(part) if self._whole else None
         for start in range(0, part.call.n_samples, part.step):
+            self._watch.check()
             chosen = slice(start, min(start + part.step, part.call.n_samples))
             outputs, _ = part.call.outputs(chosen)
             along = torch.zeros_like(part.logits)

@@ -90,10 +90,14 @@ class Spread(NamedTuple):
         Sums over samples of the means over draws.
     variance : Tensor of shape (tensors + 1,)
         Of these sums.
+    degrees : float
+        Of freedom of the last variance. Where a few samples have nearly all of it, as those that a
+        network has not fitted, they are few (Welch 1947, Satterthwaite 1946).
     """
 
     mean: Float[Tensor, " t"]
     variance: Float[Tensor, " t"]
+    degrees: float = math.inf
 
 
 def spread(values: Float[Tensor, "t draws n"]) -> Spread:
@@ -117,8 +121,12 @@ def spread(values: Float[Tensor, "t draws n"]) -> Spread:
     tensor([1., 1.])
     """
     values = torch.cat([values, values.sum(dim=0, keepdim=True)])
-    variance = values.var(dim=1).sum(dim=1) / values.shape[1]
-    return Spread(values.mean(dim=1).sum(dim=1), variance)
+    n_draws = values.shape[1]
+    single = values.var(dim=1)
+    # The square of a variance from few draws is too large on average, by (D + 1) / (D - 1).
+    squares = float((single[-1] ** 2).sum()) / (n_draws + 1)
+    degrees = float(single[-1].sum()) ** 2 / squares if squares > 0 else math.inf
+    return Spread(values.mean(dim=1).sum(dim=1), single.sum(dim=1) / n_draws, degrees)
 
 
 def pilot_draws(n_samples: int) -> int:
@@ -128,6 +136,8 @@ def pilot_draws(n_samples: int) -> int:
 
 def draws_needed(pilot: Spread, n_draws: int, allowed: float) -> int:
     """Return how many draws per sample bring the variance of the sum down to what is allowed.
+
+    As many at the least as it takes for the variance itself to be known well enough.
 
     Parameters
     ----------
@@ -150,7 +160,8 @@ def draws_needed(pilot: Spread, n_draws: int, allowed: float) -> int:
     >>> draws_needed(Spread(torch.tensor([10.0]), torch.tensor([1.0])), 2, 0.25)
     10
     """
+    least = 1 + math.ceil((n_draws - 1) * max(1.0, _DEGREES / pilot.degrees))
     variance = float(pilot.variance[-1])
     if variance <= allowed or allowed <= 0:
-        return n_draws
-    return math.ceil(_MARGIN * n_draws * variance / allowed)
+        return least
+    return max(least, math.ceil(_MARGIN * n_draws * variance / allowed))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flattest.flatness import NOT_MEASURED, Provenance
 from flattest.modules.calls import Call, by_sample, loss_of
 from flattest.modules.columns import Columns
 from flattest.modules.curvature import products
@@ -211,13 +212,6 @@ class Summation:
             )
         norm = 1.0 if self._summed else self._normaliser
         known = settings.loss.normaliser is not None or self._summed
-        eigenvalue = None
-        if settings.largest_eigenvalue is not None and not self.partial:
-            parameters = [entry.tensor for entry in self._measured]
-            matrix, name = settings.largest_eigenvalue, settings.loss.name
-            curvature = Curvature(self._parts, parameters, matrix, norm, name)
-            with no_second_derivative():
-                eigenvalue = largest_eigenvalue(curvature, matrix, self._rng)
         return Results(
             measured=self._measured,
             diagonals=[total / norm for total in columns.squares.totals],
@@ -233,13 +227,28 @@ class Summation:
             loss=self._value / norm,
             fisher_rao=self._fisher_rao / norm if settings.panel else math.nan,
             missing_fisher_rao=self._missing_norm,
-            largest_eigenvalue=eigenvalue,
+            largest_eigenvalue=self._eigenvalue(norm),
             n_samples=self._n_samples,
             loss_name=settings.loss.name,
             normaliser=norm if known else math.nan,
             summed=self._summed,
             partial=self.partial,
         )
+
+    def _eigenvalue(self, norm: float) -> tuple[float, Provenance] | None:
+        """Find the largest eigenvalue, unless Ctrl-C comes first."""
+        matrix, name = self._settings.largest_eigenvalue, self._settings.loss.name
+        if matrix is None:
+            return None
+        parameters = [entry.tensor for entry in self._measured]
+        curvature = Curvature(self._parts, parameters, matrix, norm, name, self._watch)
+        try:
+            self._watch.check()
+            with no_second_derivative():
+                return largest_eigenvalue(curvature, matrix, self._rng)
+        except Stopped:
+            why = "not measured, as the measurement was interrupted before"
+            return math.nan, NOT_MEASURED._replace(why=why)
 
     @property
     def is_empty(self) -> bool:

@@ -87,6 +87,10 @@ class Watch:
         """
         self._done += n_samples
         self._show(n_samples)
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Stopped` if the user has asked to end."""
         if self.asked:
             raise Stopped
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from flattest.two_layer.networks import TwoLayerNet
 
-_ENTRIES_CPU = 1 << 19  # pre-activations per block: a few buffers of this size stay in cache
+_ENTRIES_CPU = 1 << 18  # pre-activations per block: a few buffers of this size stay in cache
 _ENTRIES_ACCELERATOR = 1 << 25
 _FEWEST_ROWS = 256  # below this the matrix product loses speed
 
