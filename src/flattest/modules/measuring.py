@@ -203,8 +203,8 @@ def measure_on_orbit(
             f"Interrupted: the figures are those of the first {results.n_samples:,} samples.",
             stacklevel=4,
         )
-    elif watch.asked and largest_eigenvalue is not None:
-        warnings.warn("Interrupted: the largest eigenvalue may be missing.", stacklevel=3)
+    elif watch.asked and settings.largest_eigenvalue is not None:
+        warnings.warn("Interrupted: the largest eigenvalue may be missing.", stacklevel=4)
     n_everything = sum(p.numel() for p in module.parameters() if p.is_floating_point())
     flatness, position = results.tabulate(n_everything, kind, original), None
     if symmetries is not None and not (groups and results.partial):
