@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from flattest.flatness import Flatness
     from flattest.interpolators import Interpolation, Iterate, Status, interpolate
     from flattest.measuring import balance, measure, rescale, sharpen
+    from flattest.modules.balance_report import BalanceReport
     from flattest.modules.groups.lora import balance_lora
     from flattest.modules.groups.lora_factors import LoraBalance
-    from flattest.modules.moving import BalanceReport
     from flattest.modules.symmetry.finding import symmetries
     from flattest.modules.symmetry.result import Symmetries
     from flattest.orbit import Orbit
@@ -43,7 +43,7 @@ _HOMES = {
     "measuring": ("balance", "measure", "rescale", "sharpen"),
     "modules.groups.lora": ("balance_lora",),
     "modules.groups.lora_factors": ("LoraBalance",),
-    "modules.moving": ("BalanceReport",),
+    "modules.balance_report": ("BalanceReport",),
     "modules.symmetry.finding": ("symmetries",),
     "modules.symmetry.result": ("Symmetries",),
     "orbit": ("Orbit",),

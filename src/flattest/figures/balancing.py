@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from flattest.figures.style import GREY, colour, new_figure
-from flattest.modules.moving import BalanceReport
+from flattest.modules.balance_report import BalanceReport
 from flattest.quantisation.allocation import BitAllocation
 
 _HEIGHT, _LINE = 1.2, 0.22
@@ -92,6 +93,10 @@ def bits_by_layer(bits: BitAllocation) -> Figure:
             right.plot(costs[shown], places[shown], mark, label=label, **style)
         what = "measured" if bits.measured else "expected"
         right.set(xscale="log", xlabel=f"{what} rise of the loss")
+        # Whole decades, so that some tick is labelled, and labels do not overlap.
+        low, high = right.get_xlim()
+        right.set_xlim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
+        right.xaxis.set_minor_formatter(NullFormatter())
         right.grid(True, axis="x")
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure

@@ -16,5 +16,6 @@ the rest. `products` with whole matrices give the Fisher-Rao norm and the larges
 
 `symmetry` finds the changes of parameters that no output shows: scales and linear groups.
 `orbit_minimum` and `group_minimum` bring them and the measured figures together, and leave the
-numbers to `balancing` and `groups`; `moving` takes a module to the minimum, or away from it.
+numbers to `balancing` and `groups`; `moving` takes a module to the minimum, or away from it, and
+writes a `balance_report`.
 """

@@ -207,7 +207,7 @@ def measure_on_orbit(
         warnings.warn("Interrupted: the largest eigenvalue may be missing.", stacklevel=4)
     n_everything = sum(p.numel() for p in module.parameters() if p.is_floating_point())
     flatness, position = results.tabulate(n_everything, kind, original), None
-    if symmetries is not None:
+    if symmetries is not None and not (groups and results.partial):
         flatness, position = on_orbit(flatness, symmetries, groups, results.norm)
     return Measurement(flatness, module, symmetries, position, example)
 

@@ -80,6 +80,14 @@ class BitAllocation(Mapping[str, int]):
         How rounding errors were weighed.
     measured : bool
         Whether the costs are measured losses, and not expected ones.
+
+    Examples
+    --------
+    >>> import torch, flattest as ft
+    >>> net = torch.nn.Linear(3, 2)
+    >>> chosen = ft.allocate_bits(ft.measure(net, torch.eye(3), torch.ones(3, 2)), net, budget=6)
+    >>> dict(chosen), chosen.average, chosen.uniform
+    ({'weight': 6}, 6.0, 6)
     """
 
     layers: tuple[LayerBits, ...]
@@ -207,17 +215,17 @@ def allocate_bits(
     BitAllocation
         A mapping from names to bits, with a table.
 
-    Warns
-    -----
-    UserWarning
-        If some weights get fewer than 4 bits on expected costs: there second order ends. Give
-        `loss_of` to measure them.
-
     Raises
     ------
     TypeError, ValueError
         If an argument has a wrong type or value, the measurement is of another module, or the
         budget allows no choice.
+
+    Warns
+    -----
+    UserWarning
+        If some weights get fewer than 4 bits on expected costs: there second order ends. Give
+        `loss_of` to measure them.
 
     See Also
     --------

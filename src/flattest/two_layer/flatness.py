@@ -88,6 +88,8 @@ class TwoLayerFlatness(Flatness):
         Not kept for this kind: NaN.
     summed, partial : bool
         False.
+    orbit : None
+        `orbit_minimum` is a closed form, which needs no certificate.
     diagonals : None
         The sums over neurons are kept, and no diagonal.
     lower_bound : float

@@ -126,10 +126,9 @@ class ScaledTensor:
             In float64, on the device of `values`.
         """
         ends, starts = self._logs(z)
-        centre = ends.flatten()[0]
-        ends, starts = ends - centre, starts - centre
         if max(float(ends.abs().max()), float(starts.abs().max())) < _RANGE:
-            # Two small factors in place of one that is as large as the tensor.
+            # Two small factors in place of one that is as large as the tensor. They are not shifted
+            # by one another: what does not scale is multiplied by exactly 1.
             factors = ends.exp(), (-starts).exp()
             result = values.double() * factors[0].to(values.device)
             return result.mul_(factors[1].to(values.device))
