@@ -37,6 +37,7 @@ TAKING_LOSSES = (
     "hessian-eigenthings, Gauss-Newton",
 )
 """Ways to the Gauss-Newton trace that are handed a loss with its options and normalise it."""
+_KEPT = 200  # estimates that are stored
 _WRONG = 4.0  # standard errors that a mean may be off
 _ROUNDING = 1e-3  # relative, that an exact value in float32 may be off
 
@@ -143,6 +144,7 @@ def judge(result: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
     bias = abs(mean - right) / abs(right)
     known = truth["standard_errors"][result["matrix"]] / abs(right)
     allowed = _ROUNDING + _WRONG * math.hypot(spread / math.sqrt(len(values)), known)
+    result |= {"values": values[:_KEPT], "estimates": len(values)}
     result |= {"relative_spread": spread, "relative_bias": bias, "wrong": bias > allowed}
     if not result["wrong"]:
         needed = max(1.0, (spread / TARGET) ** 2)
@@ -236,6 +238,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
             axis.plot([passes * k for k in counts], errors, "-", color=colour, label=result["way"])
         axis.set(xscale="log", yscale="log", title=name, xlabel="forward and backward passes")
         axis.axhline(TARGET, color="grey", lw=0.8, ls=":")
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
     axes[0, 0].set_ylabel("relative error")
     axes[1, 0].set_ylabel("relative error")
     handles = {}
