@@ -31,12 +31,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal 
 TYPED := --jaxtyping-packages=flattest,beartype.beartype
 UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_input.py tests/test_imports.py \
 	$(addprefix tests/interpolators/,test_interpolators.py test_stochastic.py test_zoo.py) \
-	$(addprefix tests/regression/,test_regressor.py test_regressor_hard_data.py) \
+	$(addprefix tests/regression/,test_intervals.py test_regressor.py test_regressor_hard_data.py) \
 	tests/sweeps/test_sweep_survival.py tests/two_layer/test_bounds_of_many.py \
-	tests/commands $(addprefix tests/tables/,test_preparing.py test_single_rows.py)
+	tests/commands $(addprefix tests/tables/,test_preparing.py test_report.py test_single_rows.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test slow lint docs dist oldest bench bench-regressor clean
+.PHONY: help demo reproduce test slow lint docs dist oldest bench bench-regressor bench-trace clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
@@ -49,6 +49,7 @@ help:
 	@echo "make oldest     tests with the oldest versions that the metadata admits"
 	@echo "make bench      the benchmarks, on all cores"
 	@echo "make bench-regressor  the regressor beside its peers, an hour on two cores"
+	@echo "make bench-trace      traces of modules beside other packages, most of an hour"
 	@echo "make clean      remove caches and build products (keeps .venv)"
 
 $(BIN)/python:
@@ -134,6 +135,12 @@ bench: $(RUNTIME)
 bench-regressor: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/regressor.py
 	$(BIN)/python benchmarks/regressor_summary.py
+
+# Without torchvision, which none of them needs here and which asks for another build of torch.
+bench-trace: $(RUNTIME)
+	@$(INSTALL) -e '.[trace-peers]'
+	@$(BIN)/python -m pip uninstall -qq -y torchvision
+	$(BIN)/python benchmarks/trace.py
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

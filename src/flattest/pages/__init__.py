@@ -4,8 +4,8 @@ from flattest.errors import require
 
 require("jinja2", extra="cli", purpose="A report")
 
-from flattest.pages.numbers import duration, estimate, exact, powers  # noqa: E402
-from flattest.pages.rendering import render  # noqa: E402
-from flattest.pages.svg import inline  # noqa: E402
+from flattest.pages.numbers import duration, estimate, exact, powers
+from flattest.pages.rendering import render
+from flattest.pages.svg import inline
 
 __all__ = ["duration", "estimate", "exact", "inline", "powers", "render"]
