@@ -16,3 +16,8 @@ def test_the_readme_quotes_the_stored_results() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert quoted in (ROOT / "README.md").read_text(encoding="utf-8"), "run benchmarks/quote.py"
+
+
+def test_the_table_of_coverage_is_the_stored_one():
+    stored = (ROOT / "benchmarks" / "results" / "coverage.md").read_text("utf-8")
+    assert stored in (ROOT / "docs" / "regressor.md").read_text("utf-8")
