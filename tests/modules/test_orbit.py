@@ -231,7 +231,7 @@ def test_rounding_noise_is_least_at_the_quantisation_objective(kind):
         flatness = measured(module)
         weights = dict(module.named_parameters())
         return sum(
-            float(weights[layer.name].abs().max() ** 2) * layer.gauss_newton
+            float(weights[layer.name].detach().abs().max() ** 2) * layer.gauss_newton
             for layer in flatness.layers
             if len(layer.shape) > 1
         )
