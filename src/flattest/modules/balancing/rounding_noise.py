@@ -9,8 +9,9 @@ times the tensor's trace. Over scales,
 is convex: with a variable :math:`s_l` for the logarithm of each maximum it is a sum of exponentials
 of linear functions under linear constraints, a geometric programme. It is solved by a primal-dual
 interior-point method, whose Newton steps are bounded by what they change the terms by. The error is
-bounded as in `newton`, by the dual point that each step yields: multipliers and corrected terms
-whose flows balance.
+told as in `newton`, by the dual point that each step yields: multipliers and corrected terms whose
+flows balance. Here that is an estimate to first order and no rigorous bound: slightly negative
+multipliers are cut off at 0, and what is left of the imbalance is counted at the step's length.
 
 References
 ----------
