@@ -145,7 +145,8 @@ RULES: dict[str, Rule] = {
     **_lines(r.added_by_index, "index_add: adding at indices", "index_copy: writing at indices"),
     **_lines(r.filled, "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros"),
     **_lines(r.filled, "new_ones", "new_full", "new_empty", "fill", "new_empty_strided"),
-    # No scale goes through these.
+    # No scale goes through these; what is overwritten by zeros is used nowhere else.
+    **_lines(e.freezes, "zero: overwriting by zeros"),
     **_lines(e.freezes, "gelu: GELU", "silu: SiLU", "sigmoid", "tanh", "elu: ELU", "celu: CELU"),
     **_lines(e.freezes, "selu: SELU", "softplus: Softplus", "mish: Mish", "hardswish: Hardswish"),
     **_lines(e.freezes, "hardsigmoid: Hardsigmoid", "log_sigmoid_forward: log-sigmoid"),
