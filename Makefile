@@ -32,7 +32,7 @@ TYPED := --jaxtyping-packages=flattest,beartype.beartype
 UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_input.py tests/test_imports.py \
 	$(addprefix tests/interpolators/,test_interpolators.py test_stochastic.py test_zoo.py) \
 	$(addprefix tests/regression/,test_intervals.py test_regressor.py test_regressor_hard_data.py) \
-	$(addprefix tests/modules/,groups/test_joint.py test_orbit.py) \
+	$(addprefix tests/modules/,groups/test_joint.py symmetry/test_count.py test_orbit.py) \
 	tests/sweeps/test_sweep_survival.py tests/two_layer/test_bounds_of_many.py \
 	tests/commands $(addprefix tests/tables/,test_preparing.py test_report.py test_single_rows.py)
 
