@@ -23,7 +23,6 @@ class Kind(enum.Enum):
 
     GENERAL = "any invertible matrix"
     PAIRED = "a rotation and a scale in each pair of coordinates"
-    DIAGONAL = "a scale for each coordinate"
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,8 +95,6 @@ def random_matrix(group: LinearGroup, rng: np.random.Generator) -> Tensor:
         The matrix, in float64.
     """
     r = group.size
-    if group.kind is Kind.DIAGONAL:
-        return torch.diag(torch.from_numpy(np.exp(0.5 * rng.standard_normal(r))))
     if group.kind is Kind.PAIRED:
         assert group.pairs is not None
         matrix = torch.zeros(r, r, dtype=torch.float64)
