@@ -11,3 +11,5 @@ settings.register_profile(
 )
 settings.register_profile("thorough", parent=settings.get_profile("flattest"), max_examples=2000)
 settings.load_profile("flattest")
+
+collect_ignore = ["installed_wheel.py"]  # a script for an environment that has the wheel only

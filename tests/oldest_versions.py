@@ -15,7 +15,7 @@ def oldest_versions() -> dict[str, str]:
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = [entry for entries in project["optional-dependencies"].values() for entry in entries]
     bounds = (
-        re.fullmatch(r"([\w-]+)>=([\d.]+)", entry) for entry in project["dependencies"] + extras
+        re.fullmatch(r"([\w-]+)>=([\w.]+)", entry) for entry in project["dependencies"] + extras
     )
     return {bound[1]: bound[2] for bound in bounds if bound}
 

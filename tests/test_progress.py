@@ -28,6 +28,13 @@ def test_a_line_from_time_to_time(
     assert capsys.readouterr().err.splitlines() == ["working: 1 of 2", "working: 2 of 2"]
 
 
+def test_what_is_done_soon_is_not_worth_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("working", "steps", shown=True, total=2, patience=1e3) as bar:
+        bar.update(description="more")
+        bar.advance()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_nothing_where_nothing_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("working", "steps", shown=False) as bar:
         bar.update(description="more")

@@ -43,8 +43,16 @@ class _Lines(Bar):
 
     _SECONDS = 10.0  # between two lines on one thing
 
-    def __init__(self, description: str, text: str, total: int | None, fields: Any) -> None:
+    def __init__(
+        self,
+        description: str,
+        text: str,
+        total: int | None,
+        patience: float | int,
+        fields: dict[str, Any],
+    ) -> None:
         self._text, self._printed, self._since = text, "", time.monotonic()
+        self._quiet_until = self._since + patience
         self._task = SimpleNamespace(
             description=description, completed=0, total=total, fields=dict(fields)
         )
@@ -54,6 +62,8 @@ class _Lines(Bar):
         vars(self._task).update(own)
         self._task.fields.update(changes)
         now, task = time.monotonic(), self._task
+        if now < self._quiet_until:
+            return
         if task.description == self._printed and now < self._since + self._SECONDS:
             return
         self._printed, self._since = task.description, now
@@ -116,7 +126,7 @@ def progress_bar(
 
     console = Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
-        yield _Lines(description, text, total, fields)
+        yield _Lines(description, text, total, patience, fields)
         return
     columns = (
         TextColumn("{task.description}"),

@@ -16,13 +16,12 @@ from jaxtyping import Float
 from scipy.interpolate import CubicSpline, RectBivariateSpline
 
 from flattest.regression.predictor import Predictor
-from flattest.regression.tuning import NETWORK_ERRORS
 
 _FIRST = 9  # knots along a direction
 _MOST = {1: 513, 2: 65}
 _NEGLECTED = 1e-4  # importance of all directions that a formula leaves out; what it does is checked
 _SHARE = 0.3  # of the tolerance, for the spline
-_ROWS, _AVERAGED, _CHECKED = 200, 8, 1000  # rows for their other coordinates; points checked
+_ROWS, _CHECKED = 200, 1000  # rows for their other coordinates; points checked
 _DIGITS = 1e-6  # of the range, to which values are written
 
 
@@ -230,24 +229,15 @@ def formula_of(
 
 
 class _Along(NamedTuple):
-    """Predictions as a function of projections, with the other coordinates of some rows."""
+    """Predictions as a function of projections, with the other coordinates of a row."""
 
     predictor: Predictor
     directions: Float[np.ndarray, "k d"]
     rows: Float[np.ndarray, "n d"]
 
     def __call__(self, z: Float[np.ndarray, "m k"]) -> Float[np.ndarray, " m"]:
-        """Return predictions at projections, averaged over the other coordinates of some rows.
-
-        These count where the network does: how much depends on how sure the processes are.
-        """
-        link = self.predictor.link
-        blended = link is not None and any(p.network_error < NETWORK_ERRORS[-1] for p in link.parts)
-        chosen = np.linspace(0, len(self.rows) - 1, _AVERAGED if blended else 1).astype(int)
-        total = np.zeros(len(z))
-        for row in self.rows[chosen]:
-            total += self.predictor(self.moved(np.repeat(row[None], len(z), axis=0), z))
-        return total / len(chosen)
+        """Return predictions at projections, with the other coordinates of the first row."""
+        return self.predictor(self.moved(np.repeat(self.rows[:1], len(z), axis=0), z))
 
     def moved(
         self, X: Float[np.ndarray, "m d"], z: Float[np.ndarray, "m k"]
