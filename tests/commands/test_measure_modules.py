@@ -147,6 +147,7 @@ def test_options_are_handed_on(source):
     assert run("mine:network", "mine:batches", *by_class).exit_code == 0
 
 
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_what_was_measured_before_ctrl_c_is_written(source):
     result = run("mine:network", "mine:interrupted", *LOSS, *JSON)
     assert result.exit_code == 130

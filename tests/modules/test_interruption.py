@@ -15,13 +15,7 @@ X = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.f
 Y = torch.randint(0, 2, (12,), generator=torch.Generator().manual_seed(1))
 OPTIONS = {"loss": "cross_entropy", "batch_size": 3}
 
-
-@pytest.fixture(autouse=True)
-def _ctrl_c_interrupts():
-    """Where tests run in the background, the shell lets Ctrl-C be ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("ctrl_c_interrupts")
 
 
 def network(activation=nn.ReLU):
