@@ -218,36 +218,46 @@ def in_a_process(function: Any, *arguments: Any, limit: float | None = None) -> 
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Draw the error against time, in forward and backward passes, one panel per network."""
-    import matplotlib.pyplot as plt
+    """Draw the error against time, in forward and backward passes, one panel per network.
+
+    A colour and a mark for each package; what estimates the Gauss-Newton part only is dashed.
+    """
+    from flattest.figures import colour, marker, new_figure
 
     names = list(dict.fromkeys(result["problem"] for result in results))
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharey=True, layout="constrained")
-    colours = dict(zip(WAYS, plt.get_cmap("tab20").colors, strict=False))
-    for axis, name in zip(axes.flat, names, strict=False):
-        for result in results:
-            if result["problem"] != name or "passes_to_target" not in result:
-                continue
-            colour, passes = colours[result["way"]], result["seconds"] / result["pass_seconds"]
-            if result["exact"]:
-                error = max(result["relative_bias"], 1e-7)
-                axis.plot(passes, error, "o", color=colour, label=result["way"])
-                continue
-            counts = [1, max(2.0, result["estimates_to_target"])]
-            errors = [max(result["relative_spread"], 1e-7) / math.sqrt(k) for k in counts]
-            axis.plot([passes * k for k in counts], errors, "-", color=colour, label=result["way"])
-        axis.set(xscale="log", yscale="log", title=name, xlabel="forward and backward passes")
-        axis.axhline(TARGET, color="grey", lw=0.8, ls=":")
-    for axis in axes.flat[len(names) :]:
-        axis.set_visible(False)
-    axes[0, 0].set_ylabel("relative error")
-    axes[1, 0].set_ylabel("relative error")
-    handles = {}
-    for axis in axes.flat:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    packages = list(dict.fromkeys(way.partition(",")[0] for way in WAYS))
+    columns = math.ceil(len(names) / 2)
+    with new_figure(1 + 4.2 * columns, 8.0) as figure:
+        axes = figure.subplots(2, columns, sharey=True, squeeze=False)
+        for axis, name in zip(axes.flat, names, strict=False):
+            for result in results:
+                if result["problem"] == name and "passes_to_target" in result:
+                    index = packages.index(result["way"].partition(",")[0])
+                    _draw_way(axis, result, colour(index), marker(index))
+            axis.set(xscale="log", yscale="log", title=name, xlabel="forward and backward passes")
+            axis.axhline(TARGET, color="grey", lw=0.8, ls=":")
+        for axis in axes.flat[len(names) :]:
+            axis.set_visible(False)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("relative error")
+        handles: dict[str, Any] = {}
+        for axis in axes.flat:
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=130)
+
+
+def _draw_way(axis: Any, result: dict[str, Any], hue: str, mark: str) -> None:
+    """Draw a mark for an exact value, or a line from one estimate to as many as are needed."""
+    way, passes = result["way"], result["seconds"] / result["pass_seconds"]
+    if result["exact"]:
+        axis.plot(passes, max(result["relative_bias"], 1e-7), mark, color=hue, ms=8, label=way)
+        return
+    counts = [1, max(2.0, result["estimates_to_target"])]
+    errors = [max(result["relative_spread"], 1e-7) / math.sqrt(k) for k in counts]
+    style = "-" if way.endswith("Hessian") or way == "PyHessian" else "--"
+    axis.plot([passes * k for k in counts], errors, style, color=hue, lw=1.6, label=way)
 
 
 def main() -> None:
