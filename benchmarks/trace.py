@@ -1,11 +1,11 @@
 """Traces by flattest and its peers: time and memory to an error of 1 %, and error against time.
 
-Run ``python benchmarks/trace.py`` with the extra ``peers``. Every way works in a process of its own
-with one thread, on the same networks and data; times are processor times, which a busy machine
-changes less than others. A way that estimates is asked for single estimates until its time is over;
-from their spread follows the time that a mean of them needs to an error of 1 % (one standard
-error), and that is extrapolated where the time was shorter. Time is also given in forward and
-backward passes of the same batch, in the same process. Ways that fail, and means more than four
+Run ``make bench-trace``, or this file with the extra ``trace-peers``. Every way works in a process
+of its own with one thread, on the same networks and data; times are processor times, which a busy
+machine changes less than others. A way that estimates is asked for single estimates until its time
+is over; from their spread follows the time that a mean of them needs to an error of 1 % (one
+standard error), and that is extrapolated where the time was shorter. Time is also given in forward
+and backward passes of the same batch, in the same process. Ways that fail, and means more than four
 standard errors off, are listed as such. Writes ``benchmarks/results/trace.json`` and ``trace.png``.
 """
 
