@@ -102,7 +102,7 @@ class DirectionsDisplay(_Display):
         feature_names : sequence of str, optional
             By default the names it was fitted with, or ``x0``, ``x1``, ...
         ax : Axes or sequence of Axes, optional
-            Where to draw, as for :meth:`plot`.
+            Where to draw, as for `plot`.
 
         Returns
         -------
@@ -210,7 +210,7 @@ class LinkDisplay(_Display):
         feature_names : sequence of str, optional
             By default the names it was fitted with, or ``x0``, ``x1``, ...
         ax : Axes or sequence of Axes, optional
-            Where to draw, as for :meth:`plot`.
+            Where to draw, as for `plot`.
 
         Returns
         -------
@@ -309,7 +309,7 @@ class PathDisplay(_Display):
         estimator : MultiIndexRegressor, Pipeline or search
             The estimator, or what ends in one.
         ax : Axes or sequence of Axes, optional
-            Where to draw, as for :meth:`plot`.
+            Where to draw, as for `plot`.
 
         Returns
         -------
