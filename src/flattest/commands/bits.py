@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated
 
 import typer
 
-from flattest.commands.errors import one_sentence_errors, say
+from flattest.commands.errors import one_sentence_errors
 from flattest.commands.module_options import (
     Loss,
     ModuleData,
@@ -56,7 +55,7 @@ def bits(
     from safetensors.torch import save_model
 
     from flattest.commands.model_files import load_loss
-    from flattest.commands.module_options import load, one_sentence
+    from flattest.commands.module_options import load, one_sentence, said_in_lines
     from flattest.figures import bits_by_layer, save_figure
     from flattest.flatness import plain
     from flattest.modules.measuring import measure
@@ -74,8 +73,7 @@ def bits(
             residual="none",
             random_state=random_state,
         )
-    with warnings.catch_warnings(record=True) as caught, one_sentence():
-        warnings.simplefilter("always", UserWarning)
+    with said_in_lines():
         chosen = allocate_bits(
             flatness,
             loaded.module,
@@ -84,8 +82,6 @@ def bits(
             weighed=weighed,
             per_channel=not per_tensor,
         )
-    for warning in caught:
-        say(f"Warning: {warning.message}")
     typer.echo(repr(chosen))
     rounded = quantise(loaded.module, chosen, per_channel=not per_tensor)
     with output_folder(out, force=force) as folder:

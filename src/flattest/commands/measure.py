@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flattest.commands.errors import INTERRUPTED, fail, one_sentence_errors, say
-from flattest.commands.model_files import load_data, load_loss, load_module, names_module
+from flattest.commands.model_files import load_loss, names_module
+from flattest.commands.module_options import load, said_in_lines
 from flattest.commands.options import DropMissing, Seed, TextEncoding
 
 if TYPE_CHECKING:
@@ -187,21 +187,13 @@ def _measure_module(model: str, data: str, options: dict[str, Any], random_state
     from flattest.commands.terminal import standard_error
     from flattest.measuring import measure as measure_any
 
-    module = load_module(model, options.pop("weights", None))
-    X, y = load_data(data, module)
+    module, X, y = load(model, data, options.pop("weights", None))
     loss = load_loss(options.pop("loss", "mse"))
     shown = standard_error().is_terminal
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        try:
-            flatness = measure_any(
-                module, X, y, loss=loss, random_state=random_state, verbose=shown, **options
-            )
-        except (TypeError, ValueError, NotImplementedError) as error:
-            fail(str(error))
-    for entry in caught:
-        if issubclass(entry.category, UserWarning):
-            say(f"Warning: {entry.message}")
+    with said_in_lines():
+        flatness = measure_any(
+            module, X, y, loss=loss, random_state=random_state, verbose=shown, **options
+        )
     console = Console()
     console.print(layers_table(flatness))
     console.print(flatness_table(flatness, flatness.scope))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from flattest.commands.errors import fail
+from flattest.commands.errors import fail, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,6 +61,17 @@ def one_sentence() -> Iterator[None]:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
         fail(str(error))
+
+
+@contextlib.contextmanager
+def said_in_lines() -> Iterator[None]:
+    """Do the same, and say warnings in a line each once it is done."""
+    with warnings.catch_warnings(record=True) as caught, one_sentence():
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for entry in caught:
+        if issubclass(entry.category, UserWarning):
+            say(f"Warning: {entry.message}")
 
 
 class Loaded(NamedTuple):

@@ -90,10 +90,13 @@ def partial_dependence(
         steps = at[:, None] - z[chosen]
         moved = X[chosen] + steps[..., None] * back[:, index]
         rows, shape = moved.reshape(-1, X.shape[1]), steps.shape
-        mean = predictor(rows).reshape(shape).mean(axis=1)
-        band = None
-        if predictor.link is not None:
-            low, high = (end.reshape(shape).mean(axis=1) for end in predictor.interval(rows, LEVEL))
+        if predictor.link is None:
+            predicted, band = predictor(rows), None
+        else:
+            law = predictor.law(rows)
+            predicted = law.moments()[0].numpy()
+            low, high = (end.reshape(shape).mean(axis=1) for end in law.interval(LEVEL))
             band = low, high
+        mean = predicted.reshape(shape).mean(axis=1)
         curves.append(Curve(at, mean, band))
     return projections, curves

@@ -24,6 +24,7 @@ from flattest.modules.orbit_minimum import Position, on_orbit
 from flattest.modules.output_hessian import OutputHessian
 from flattest.modules.parameters import choose, kind_of, unwrap
 from flattest.modules.part import Part
+from flattest.modules.results import Results
 from flattest.modules.settings import Settings, check_settings
 from flattest.modules.summation import Summation
 from flattest.modules.symmetry.finding import symmetries as find_symmetries
@@ -157,12 +158,7 @@ def measure_on_orbit(
             f"{type(model).__name__}."
         )
     settings = check_settings(**options)
-    if symmetry not in SYMMETRIES:
-        allowed = ", ".join(map(repr, SYMMETRIES))
-        raise ValueError(f"symmetry must be one of {allowed}, not {symmetry!r}.")
-    if batch_norm not in PARAMETRISATIONS:
-        # Along the affine freedom, squared gradients of gains are no exponentials of scales.
-        raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
+    _check_orbit(symmetry, batch_norm)
     module = unwrap(model)
     kind = kind_of(module)
     refuse_training_mode(module)
@@ -198,18 +194,32 @@ def measure_on_orbit(
                 if summation.is_empty:
                     raise KeyboardInterrupt from None
             results = summation.results()
-    if results.partial:
-        warnings.warn(
-            f"Interrupted: the figures are those of the first {results.n_samples:,} samples.",
-            stacklevel=4,
-        )
-    elif watch.asked and settings.largest_eigenvalue is not None:
-        warnings.warn("Interrupted: the largest eigenvalue may be missing.", stacklevel=4)
+    if watch.asked:
+        _warn_of_interruption(results, settings)
     n_everything = sum(p.numel() for p in module.parameters() if p.is_floating_point())
     flatness, position = results.tabulate(n_everything, kind, original), None
     if symmetries is not None and not (groups and results.partial):
         flatness, position = on_orbit(flatness, symmetries, groups, results.norm)
     return Measurement(flatness, module, symmetries, position, example)
+
+
+def _check_orbit(symmetry: str, batch_norm: str) -> None:
+    if symmetry not in SYMMETRIES:
+        allowed = ", ".join(map(repr, SYMMETRIES))
+        raise ValueError(f"symmetry must be one of {allowed}, not {symmetry!r}.")
+    if batch_norm not in PARAMETRISATIONS:
+        # Along the affine freedom, squared gradients of gains are no exponentials of scales.
+        raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
+
+
+def _warn_of_interruption(results: Results, settings: Settings) -> None:
+    if results.partial:
+        warnings.warn(
+            f"Interrupted: the figures are those of the first {results.n_samples:,} samples.",
+            stacklevel=5,
+        )
+    elif settings.largest_eigenvalue is not None:
+        warnings.warn("Interrupted: the largest eigenvalue may be missing.", stacklevel=5)
 
 
 def first_batch(module: nn.Module, X: Any, y: Any = None) -> Batch:

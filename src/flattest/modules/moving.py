@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,19 +31,7 @@ from flattest.validation import (
     check_vector,
 )
 
-if TYPE_CHECKING:
-    pass
-
 OBJECTIVES = tuple(WORDS)
-_MEASURING: dict[str, Any] = {
-    "batch_size": None,
-    "memory": None,
-    "mode": "auto",
-    "residual": "none",
-    "rtol": 0.01,
-    "panel": False,
-    "largest_eigenvalue": None,
-}
 _FARTHEST = 300.0
 """The largest log scale that sharpening tries."""
 
@@ -85,7 +73,6 @@ def balance(
         raise ValueError(f"objective must be one of {allowed}, not {objective!r}.")
     if symmetry not in ("scales", "all"):
         raise ValueError(f"symmetry must be 'scales' or 'all', not {symmetry!r}.")
-    options = {**_MEASURING, "loss": loss, "output": output, "batch_size": batch_size}
     found = measure_on_orbit(
         model,
         X,
@@ -93,7 +80,10 @@ def balance(
         random_state=random_state,
         symmetry=symmetry,
         batch_norm=batch_norm,
-        **options,
+        residual="none",
+        loss=loss,
+        output=output,
+        batch_size=batch_size,
     )
     if found.position is None:
         raise ValueError(
@@ -272,7 +262,8 @@ def sharpen(model: nn.Module, factor: Any, X: Any, *, random_state: Any = None) 
         inputs,
         targets,
         symmetry="scales",
-        **{**_MEASURING, "loss": _half_square, "output": None},
+        residual="none",
+        loss=_half_square,
     )
     symmetries = found.symmetries
     assert symmetries is not None

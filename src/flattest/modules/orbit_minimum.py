@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -80,56 +81,103 @@ def on_orbit(
             f"in {negative[0]}, and scaling up makes it as small as one likes"
         )
         return _without(flatness, why), None
-    channels = sparse.csr_array(symmetries.tensors[0].channels)
     rtol = _RELATIVE_GAPS.get(flatness.dtype, _ROUGH_GAP)
-    after: dict[str, float] = {}
     if groups is None:
-        scales = minimise(Terms(parts_of(symmetries, diagonals), channels), rtol=rtol)
-        value, gap, attained, why = scales.value, scales.gap, scales.attained, scales.status.value
-        sure = scales.status is not BalanceStatus.STALLED
-        position = Position(scales.log_scales)
+        found = _over_scales(symmetries, diagonals, rtol)
     else:
-        rest = groups.rest(diagonals)
-        found = groups.minimise(parts_of(symmetries, rest), norm)
-        scales, value, gap, attained = found.scales, found.value, found.gap, found.attained
-        sure = gap <= _SURE * value
-        why = (BalanceStatus.CONVERGED if attained else BalanceStatus.NOT_ATTAINED).value
-        if not sure:
-            why = BalanceStatus.STALLED.value
-        after = groups.after(found, channels @ scales.log_scales)
-        diagonals = rest
-        position = Position(scales.log_scales, *groups.applied(found))
-        if flatness.gauss_newton <= value * (1 + max(rtol, _STILL)):
-            position = Position(np.zeros_like(scales.log_scales))
+        known = max(rtol, _STILL)
+        found = _over_all(symmetries, diagonals, groups, norm, flatness.gauss_newton, known)
     scale_of = {tensor.name: tensor for tensor in symmetries.tensors}
     layers = tuple(
         layer._replace(
-            at_minimum=_scaled(layer, diagonals, scale_of.get(layer.name), scales.log_scales)
-            + after.get(layer.name, 0.0)
+            at_minimum=_scaled(layer, found.diagonals, scale_of.get(layer.name), found.log_scales)
+            + found.of_groups.get(layer.name, 0.0)
         )
         for layer in flatness.layers
     )
     orbit = Orbit(
-        minimum=value,
-        ratio=_ratio(flatness.gauss_newton, value),
-        gap=gap,
-        attained=attained,
-        why=why,
+        minimum=found.value,
+        ratio=_ratio(flatness.gauss_newton, found.value),
+        gap=found.gap,
+        attained=found.attained,
+        why=found.status.value,
         symmetry="scales" if groups is None else "all",
         batch_norm=symmetries.batch_norm,
         n_scales=symmetries.n_scales,
         n_groups=0 if groups is None else len(groups.members),
-        n_left_alone=int(scales.left_alone.sum()),
+        n_left_alone=found.n_left_alone,
     )
+    sure = found.status is not BalanceStatus.STALLED
     exact = flatness.provenance["gauss_newton"].exact and sure
     result = replace(
         flatness,
-        orbit_minimum=value,
+        orbit_minimum=found.value,
         orbit=orbit,
         layers=layers,
         provenance={**flatness.provenance, "orbit_minimum": _provenance(flatness, orbit, exact)},
     )
-    return result, position
+    return result, found.position
+
+
+class _Found(NamedTuple):
+    """A minimum, and what of each tensor is in it: scaled diagonals and parts of groups."""
+
+    value: float
+    gap: float
+    attained: bool
+    status: BalanceStatus
+    position: Position
+    log_scales: np.ndarray
+    n_left_alone: int
+    diagonals: Mapping[str, Tensor]
+    of_groups: Mapping[str, float]
+
+
+def _over_scales(symmetries: Symmetries, diagonals: Mapping[str, Tensor], rtol: float) -> _Found:
+    channels = sparse.csr_array(symmetries.tensors[0].channels)
+    best = minimise(Terms(parts_of(symmetries, diagonals), channels), rtol=rtol)
+    return _Found(
+        value=best.value,
+        gap=best.gap,
+        attained=best.attained,
+        status=best.status,
+        position=Position(best.log_scales),
+        log_scales=best.log_scales,
+        n_left_alone=int(best.left_alone.sum()),
+        diagonals=diagonals,
+        of_groups={},
+    )
+
+
+def _over_all(
+    symmetries: Symmetries,
+    diagonals: Mapping[str, Tensor],
+    groups: GroupSums,
+    norm: float,
+    trace: float,
+    rtol: float,
+) -> _Found:
+    """Minimise over groups as well; a network at the minimum, to `rtol`, stays where it is."""
+    channels = sparse.csr_array(symmetries.tensors[0].channels)
+    rest = groups.rest(diagonals)
+    best = groups.minimise(parts_of(symmetries, rest), norm)
+    z = best.scales.log_scales
+    if best.gap > _SURE * best.value:
+        status = BalanceStatus.STALLED
+    else:
+        status = BalanceStatus.CONVERGED if best.attained else BalanceStatus.NOT_ATTAINED
+    position = Position(z, *groups.applied(best))
+    return _Found(
+        value=best.value,
+        gap=best.gap,
+        attained=best.attained,
+        status=status,
+        position=Position(np.zeros_like(z)) if trace <= best.value * (1 + rtol) else position,
+        log_scales=z,
+        n_left_alone=int(best.scales.left_alone.sum()),
+        diagonals=rest,
+        of_groups=groups.after(best, channels @ z),
+    )
 
 
 def parts_of(symmetries: Symmetries, diagonals: Mapping[str, Tensor]) -> list[Part]:

@@ -50,15 +50,15 @@ class Settings(NamedTuple):
 
 def check_settings(
     *,
-    loss: Any,
-    output: Any,
-    batch_size: Any,
-    memory: Any,
-    mode: Any,
-    residual: Any,
-    rtol: Any,
-    panel: Any,
-    largest_eigenvalue: Any,
+    loss: Any = "mse",
+    output: Any = None,
+    batch_size: Any = None,
+    memory: Any = None,
+    mode: Any = "auto",
+    residual: Any = "auto",
+    rtol: Any = 0.01,
+    panel: Any = False,
+    largest_eigenvalue: Any = None,
 ) -> Settings:
     """Check all options.
 

@@ -27,14 +27,14 @@ def evidence(data: Data, process: Process) -> float:
     return factored.evidence if factored else IMPOSSIBLE
 
 
-def left_out_density(data: Data, process: Process) -> tuple[float, Float[Tensor, "b n"]]:
-    """Return the evidence, and the log density of each target given the others of its block."""
+def left_out_density(data: Data, process: Process) -> Float[Tensor, "b n"]:
+    """Return the log density of each target given the others of its block."""
     factored = factorise(data, process)
     if factored is None:
-        return IMPOSSIBLE, torch.full_like(data.spread, IMPOSSIBLE)
+        return torch.full_like(data.spread, IMPOSSIBLE)
     precision = torch.cholesky_inverse(factored.factor).diagonal(dim1=1, dim2=2)
     squares = factored.weights[..., 0].square() / precision
-    return factored.evidence, (precision.log() - squares - math.log(2 * math.pi)) / 2
+    return (precision.log() - squares - math.log(2 * math.pi)) / 2
 
 
 def trend_slope(data: Data, process: Process) -> float:

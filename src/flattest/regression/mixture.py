@@ -61,7 +61,7 @@ def contenders(
         return [best], [1.0]
     Q = torch.linalg.qr(best.projection)[0]
     linear = best.shape == "linear"
-    density, kinds = left_out_density(data, best)[1], {_kind(best)}
+    density, kinds = left_out_density(data, best), {_kind(best)}
     fewer, wider = [], []
     for process in sorted(others, key=lambda process: process.score, reverse=True):
         if process.shape == "linear" or _kind(process) in kinds:
@@ -90,7 +90,7 @@ def _likely(
     found = []
     rows = data.y.numel()
     for process in processes:
-        _, theirs = left_out_density(data, process)
+        theirs = left_out_density(data, process)
         again = scored(data, process)
         gain = max(best.score - again.score, 0.0)
         share = share_of_worse(gain, (density - theirs).flatten().cpu().numpy())

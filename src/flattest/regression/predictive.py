@@ -62,6 +62,14 @@ class Predictive(NamedTuple):
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + high) / 2
 
+    def interval(self, level: float) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Return the ends of intervals that hold new targets with a probability.
+
+        As probable a target lies below them as above.
+        """
+        low, high = (self.quantile((1 + sign * level) / 2).numpy() for sign in (-1, 1))
+        return low, high
+
     def sample(self, n_samples: int, rng: np.random.Generator) -> Float[np.ndarray, "n n_samples"]:
         """Draw targets, each row on its own."""
         size = (self.means.shape[1], n_samples)

@@ -71,16 +71,6 @@ class Predictor(NamedTuple):
         inputs = self.link.limits(torch.from_numpy(self.standardise(X)))
         return self.link(inputs, self._outputs(inputs))
 
-    def interval(
-        self, X: Float[np.ndarray, "n d"], level: float
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Return the ends of intervals that hold new targets with a probability.
-
-        As probable a target lies below them as above. Raises what :meth:`law` does.
-        """
-        law = self.law(X)
-        return law.quantile((1 - level) / 2).numpy(), law.quantile((1 + level) / 2).numpy()
-
     def _outputs(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         return self.standardise.intercept + evaluate(self.network, inputs)
 

@@ -454,7 +454,7 @@ class MultiIndexRegressor(
         >>> bool(0.8 < ((lower < y[100:]) & (y[100:] < upper)).mean() < 1), bool((lower > 0).all())
         (True, True)
         """
-        return self.predictor_.interval(self._checked(X), settings.check_level(level))
+        return self.predictor_.law(self._checked(X)).interval(settings.check_level(level))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
         """Draw targets from their predictive law, each row on its own.

@@ -179,7 +179,8 @@ class SavedModel:
                 "The model has no intervals, since a network predicts and no Gaussian process; "
                 "leave out --level."
             )
-        return self.predictor(features), *self.predictor.interval(features, level)
+        law = self.predictor.law(features)
+        return law.moments()[0].numpy(), *law.interval(level)
 
     def measure(self, frame: pd.DataFrame) -> TwoLayerFlatness:
         """Measure the flatness of the network on a table, on standardised features.
