@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import optimize, sparse
 
-from flattest.modules.balancing.coupled_layers import Couplings, Layer
+from flattest.modules.balancing import strong_couplings
+from flattest.modules.balancing.coupled_layers import Layer, Limits, with_maxima
 from flattest.modules.balancing.equalisation import equalise
 from flattest.modules.balancing.rounding_noise import minimise_noise, noise
+from flattest.modules.balancing.strong_couplings import approximate_inverse
+from flattest.modules.balancing.terms import Terms
 
 
 def chain(seed, widths, depthwise=False):
@@ -62,7 +65,8 @@ def by_smoothing(layers, channels, start):
             norm = powers.sum() ** (2 / p)
             total += norm * amounts.sum()
             pull = 2 * norm * (amounts.sum() * powers / powers.sum() - amounts)
-            layer.gather(pull, gradient, -1)
+            np.add.at(gradient, layer.out, pull.sum(1) if pull.ndim == 2 else pull)
+            np.add.at(gradient, layer.into, -(pull.sum(0) if pull.ndim == 2 else pull))
         return np.log(total), channels.T @ gradient / total
 
     z = start
@@ -119,10 +123,29 @@ def test_the_second_time_nothing_moves():
 def test_many_scales_are_solved_with_a_preconditioner(monkeypatch):
     layers, channels = chain(5, [8, 30, 25, 4])
     direct = minimise_noise(layers, channels)
-    monkeypatch.setattr("flattest.modules.balancing.coupled_layers._DENSE", 0)
+    monkeypatch.setattr(strong_couplings, "_DENSE", 0)
     iterated = minimise_noise(layers, channels)
     assert iterated.converged
     assert iterated.value == pytest.approx(direct.value, rel=1e-6)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_singular_systems_are_solved_by_their_diagonals(monkeypatch, dense):
+    def singular(*arguments, **options):
+        raise RuntimeError("Factor is exactly singular")
+
+    layers, channels = chain(5, [8, 12, 10, 4])
+    expected = minimise_noise(layers, channels)
+    module, name = (
+        (strong_couplings.scipy.linalg, "cho_factor")
+        if dense
+        else (strong_couplings.linalg, "splu")
+    )
+    monkeypatch.setattr(strong_couplings, "_DENSE", 1000 if dense else 0)
+    monkeypatch.setattr(module, name, singular)
+    found = minimise_noise(layers, channels)
+    assert found.value == pytest.approx(expected.value, rel=1e-4)
+    assert found.value - found.gap <= expected.value * (1 + 1e-6)
 
 
 def test_zero_weights_and_dead_units():
@@ -135,26 +158,68 @@ def test_zero_weights_and_dead_units():
     assert found.value <= min(found.before, found.equalised)
 
 
-def test_couplings_are_their_dense_matrix():
-    layers, channels = chain(7, [3, 4, 3, 2], depthwise=True)
-    rng = np.random.default_rng(0)
-    weights = [rng.random(layer.amounts.shape) for layer in layers]
-    n = channels.shape[1]
-    dense = np.zeros((n + len(layers), n + len(layers)))
-    rows = channels.toarray()
-    for number, (layer, weight) in enumerate(zip(layers, weights, strict=True)):
-        grid = weight.ndim == 2
-        for place in np.ndindex(weight.shape):
-            v = np.zeros(len(dense))
+def listed(layers, channels):
+    """Return amounts, logarithms and exponents of all entries, with the maxima as variables."""
+    rows, n = channels.toarray(), channels.shape[1]
+    amounts, logarithms, exponents = [], [], []
+    for number, layer in enumerate(layers):
+        for place in np.ndindex(layer.amounts.shape):
+            v = np.zeros(n + len(layers))
             v[:n] = rows[layer.out[place[0]]] - rows[layer.into[place[-1]]]
             v[n + number] = -1
-            dense += weight[place] * np.outer(v, v)
-            assert grid or len(place) == 1
-    couplings = Couplings(layers, weights, channels)
-    direction = rng.normal(size=len(dense))
-    np.testing.assert_allclose(couplings.product(direction), dense @ direction, atol=1e-12)
-    solution, _ = couplings.factorised()(dense @ direction, 1e-12)
-    np.testing.assert_allclose(dense @ solution, dense @ direction, atol=1e-7)
+            amounts.append(layer.amounts[place])
+            logarithms.append(layer.logarithms[place])
+            exponents.append(v)
+    return np.array(amounts), np.array(logarithms), np.array(exponents)
+
+
+def test_layers_with_maxima_are_sums_of_exponentials_under_inequalities():
+    layers, channels = chain(7, [3, 4, 3, 2], depthwise=True)
+    layers[0].logarithms[1, 2] = -np.inf
+    own, ends = with_maxima(layers, channels)
+    x = np.random.default_rng(0).normal(size=ends.shape[1])
+    amounts, logarithms, exponents = listed(layers, channels)
+    terms = Terms([layer.part(2.0) for layer in own], ends)
+    expected = amounts * np.exp(-2 * exponents @ x) / 2
+    assert terms.at(x).value == pytest.approx(expected.sum(), rel=1e-12)
+    limits = Limits(own, ends)
+    slack = -(logarithms + exponents @ x)
+    for within in (-1.0, 0.5, 3.0):
+        near = limits.near(x, within)
+        np.testing.assert_array_equal(near, np.flatnonzero(slack < within))
+        b, J = limits.of(near)
+        np.testing.assert_allclose(-(b + J @ x), slack[near], atol=1e-12)
+    first = limits.first(x)
+    assert np.isfinite(slack[first]).all()
+    start = 0
+    for layer in layers:
+        numbers = start + np.arange(layer.amounts.size).reshape(layer.amounts.shape)
+        for line in (*numbers, *numbers.T) if numbers.ndim == 2 else numbers:
+            line = np.atleast_1d(line)
+            assert line[np.argmin(slack[line])] in first
+        start += layer.amounts.size
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_approximate_inverses_are_positive_and_no_larger_than_the_inverse(monkeypatch, dense):
+    monkeypatch.setattr(strong_couplings, "_DENSE", 1000 if dense else 0)
+    layers, channels = chain(7, [3, 12, 9, 2], depthwise=True)
+    own, ends = with_maxima(layers, channels)
+    terms = Terms([layer.part(1.0) for layer in own], ends)
+    x = np.random.default_rng(0).normal(size=ends.shape[1])
+    flows = terms.at(x)
+    others = sparse.csr_array(np.diag(np.random.default_rng(1).random(len(x))))
+    amounts, _, exponents = listed(layers, channels)
+    hessian = 4 * (exponents.T * (amounts * np.exp(-2 * exponents @ x))) @ exponents
+    hessian += others.toarray()
+    solve = approximate_inverse(terms, flows.curvature, others)
+    inverse = np.stack([solve(unit) for unit in np.eye(len(x))])
+    np.testing.assert_allclose(inverse, inverse.T, atol=1e-9 * abs(inverse).max())
+    values = np.linalg.eigvals(inverse @ hessian).real
+    assert values.min() > 0
+    assert values.max() < 1 + 1e-6
+    if dense:
+        np.testing.assert_allclose(inverse @ hessian, np.eye(len(x)), atol=1e-6)
 
 
 @settings(max_examples=10)

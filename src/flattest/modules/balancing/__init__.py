@@ -5,6 +5,7 @@ its entry of the Gauss-Newton diagonal by ``exp(-2 c_e . z)``, so that the trace
 exponentials, which is convex in ``z``. `terms` holds such sums. `surviving` finds the terms that
 do not vanish in the infimum, and so whether it is attained. `newton` minimises what survives and
 bounds the error from below by a dual point; `minimum` ties these together. `rounding_noise` does
-the same for the noise of rounding to few bits, where maxima of weights enter, with the linear
-systems of `elimination`; `equalisation` is the older heuristic for that.
+the same for the noise of rounding to few bits, where maxima of weights enter: `coupled_layers`
+makes variables and inequalities of them, under which `interior_point` minimises, with the linear
+systems of `strong_couplings`. `equalisation` is the older heuristic for that.
 """
