@@ -154,6 +154,8 @@ def test_zero_weights_and_dead_units():
     layers[1].logarithms[:, 4] = -np.inf  # nothing comes out
     layers[1].amounts[3] = 0  # and here the loss does not care
     found = minimise_noise(layers, channels)
+    assert found.converged
+    assert abs(found.log_scales).max() < 50
     assert np.isfinite(found.log_scales).all()
     assert found.value <= min(found.before, found.equalised)
 
@@ -220,6 +222,20 @@ def test_approximate_inverses_are_positive_and_no_larger_than_the_inverse(monkey
     assert values.max() < 1 + 1e-6
     if dense:
         np.testing.assert_allclose(inverse @ hessian, np.eye(len(x)), atol=1e-6)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 8), min_size=3, max_size=6))
+def test_what_the_loss_does_not_see_hides_nothing_of_the_rest(seed, widths):
+    """Half of the traces are 0: some terms vanish in the infimum, others are not there."""
+    layers, channels = chain(seed, widths)
+    rng = np.random.default_rng(seed)
+    for layer in layers:
+        layer.amounts[rng.random(layer.amounts.shape) < 0.5] = 0
+    found = minimise_noise(layers, channels)
+    assert found.converged
+    assert noise(layers, channels, found.log_scales) == pytest.approx(found.value, rel=1e-12)
+    assert abs(found.log_scales).max(initial=0) < 50
 
 
 @settings(max_examples=10)

@@ -57,7 +57,7 @@ def measured(net, X, y, symmetry="all"):
     return ft.measure(net, X, y, loss="cross_entropy", residual="none", symmetry=symmetry)
 
 
-def twin(net, X, seed, condition=1e4):
+def twin(net, X, seed, condition=1e4, spread=1):
     """Apply random scales, and matrices of a condition with translations."""
     found = ft.symmetries(net, X)
     rng = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def twin(net, X, seed, condition=1e4):
             matrices[number] = torch.from_numpy(left @ np.diag(sizes) @ right)
             if group.translation is not None:
                 shifts[number] = torch.from_numpy(rng.normal(size=group.size))
-    z = rng.normal(0, 1, found.n_scales)
+    z = rng.normal(0, spread, found.n_scales)
     return found.transformed(net, z, matrices=matrices, shifts=shifts)
 
 
@@ -89,7 +89,8 @@ def test_minimum_twins_and_the_module_there(kind):
     assert orbit.minimum < measured(net, X, y, "scales").orbit_minimum * (1 - 1e-4)
     other = measured(twin(net, X, 0), X, y)
     assert other.gauss_newton > 10 * flatness.gauss_newton
-    assert other.orbit_minimum == pytest.approx(orbit.minimum, rel=1e-9)
+    assert other.orbit_minimum == pytest.approx(orbit.minimum, rel=1e-10)
+    assert other.orbit.certificate < 1e-10
     options = {"loss": "cross_entropy", "symmetry": "all", "return_report": True}
     new, report = ft.balance(net, X, y, **options)
     assert report.largest_change < 1e-10
@@ -100,6 +101,15 @@ def test_minimum_twins_and_the_module_there(kind):
         assert layer.at_minimum == pytest.approx(there.gauss_newton, rel=1e-6, abs=1e-9)
     again, _ = ft.balance(new, X, y, **options)
     assert all(p.equal(q) for p, q in zip(again.parameters(), new.parameters(), strict=True))
+
+
+def test_the_certificate_knows_the_digits_that_a_sharp_twin_has_lost():
+    net, X, y = made("without biases")
+    orbit = measured(net, X, y).orbit
+    other = measured(twin(net, X, 1, spread=3), X, y)
+    assert other.gauss_newton > 1e6 * orbit.minimum
+    assert other.orbit.certificate < 1e-10
+    assert abs(other.orbit_minimum - orbit.minimum) <= 10 * other.orbit.gap
 
 
 def test_direct_optimisation_finds_no_less():

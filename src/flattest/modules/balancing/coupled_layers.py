@@ -51,6 +51,13 @@ class Layer:
         out, into = y[self.out], y[self.into]
         return out[:, None] - into if self.amounts.ndim == 2 else out - into
 
+    def moved(self, y: Vector) -> Layer:
+        """Return the layer where its channels have the log scales y."""
+        v = self.differences(y)
+        with np.errstate(divide="ignore"):
+            amounts = np.exp(np.log(self.amounts) - 2 * v)
+        return Layer(amounts, self.logarithms + v, self.out, self.into)
+
     def part(self, scale: float) -> Part:
         """Return the amounts, divided by a number, as terms."""
         kind = Grid if self.amounts.ndim == 2 else Listed

@@ -100,7 +100,7 @@ class InteriorPoint:
         Returns
         -------
         float
-            The bound; minus infinity where the step is too long to give one.
+            The bound.
         """
         flows = self._terms.at(self.x)
         gradient = 2 * (flows.outward - flows.inward)
@@ -139,20 +139,28 @@ class InteriorPoint:
         mu = max(target, _UNBALANCED * abs(imbalance)) / len(self._slack)
         corrected = direction(mu + primal * dual * straight.multipliers * straight.change, _FINE)
         largest = self._terms.largest_change(corrected.x)
-        bound = -math.inf
-        if largest <= 1:
-            curvature = float(corrected.x @ self._terms.product(corrected.x, flows.curvature))
-            bound = flows.value - 0.5 * (1 + largest) * curvature - self._distance(corrected)
+        curvature = float(corrected.x @ self._terms.product(corrected.x, flows.curvature))
+        unbalanced = gradient + transposed @ self._multipliers
+        bound = flows.value - self._distance(corrected, largest, curvature, unbalanced)
         self._go(corrected, largest, mu)
         return bound
 
-    def _distance(self, direction: _Direction) -> float:
-        """Return how far inequalities and residuals put the dual point below the terms."""
-        after = self._multipliers + direction.multipliers
+    def _distance(
+        self, direction: _Direction, largest: float, curvature: float, unbalanced: Vector
+    ) -> float:
+        """Return how far below the terms the dual point is that a direction leads to.
+
+        It is the part of the way that leaves no term's weight negative: vanishing terms are halved
+        for ever, and must not hide what is known of the others.
+        """
+        part = 1 / max(largest, 1.0)
+        after = self._multipliers + part * direction.multipliers
         negative = np.minimum(after, 0.0)
-        distance = float((after - negative) @ self._slack)
+        distance = 0.5 * (1 + part * largest) * part**2 * curvature
+        distance += float((after - negative) @ self._slack)
         distance += abs(float(negative @ direction.change))
-        return distance + float(np.abs(direction.residual) @ np.abs(direction.x))
+        left = np.abs(part * direction.residual) + np.abs((1 - part) * unbalanced)
+        return distance + float(left @ np.abs(direction.x))
 
     def _go(self, direction: _Direction, largest: float, mu: float) -> None:
         """Go along a direction as far as is safe."""

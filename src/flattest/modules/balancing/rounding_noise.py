@@ -28,10 +28,12 @@ from scipy import sparse
 from flattest.modules.balancing.coupled_layers import Layer, Limits, with_maxima
 from flattest.modules.balancing.equalisation import equalise
 from flattest.modules.balancing.interior_point import InteriorPoint
-from flattest.modules.balancing.terms import Terms, Vector
+from flattest.modules.balancing.terms import Listed, Terms, Vector
 
 _STEPS, _ROUNDS, _STILL = 100, 200, 1e-3
 """Steps at most, and of equalisation to start from: rounds, and the change that ends them."""
+_FAINT = 1e-14
+"""What holds scales where they are, all together, relative to the noise."""
 _MARGIN = 0.3
 """How far below their maxima weights are in the beginning, in logarithms."""
 
@@ -129,7 +131,7 @@ def minimise_noise(
         bound = max(bound, scale * inside.step())
         if not np.isfinite(inside.x).all():
             break
-        z = inside.x[:n]
+        z = equalised + inside.x[:n]
         value = noise(layers, channels, z)
         if value < best_value:
             best, best_value = z, value
@@ -143,10 +145,24 @@ def minimise_noise(
 def _inside(
     layers: Sequence[Layer], channels: sparse.csr_array, z: Vector, scale: float
 ) -> InteriorPoint:
-    """Return a point with all weights below their layers' maxima, for the noise over a number."""
-    y = channels @ z
-    maxima = [float(np.max(layer.logarithms + layer.differences(y))) for layer in layers]
-    own, ends = with_maxima(layers, channels)
-    terms = Terms([layer.part(scale) for layer in own], ends)
-    x = np.concatenate([z, np.array(maxima) + _MARGIN])
+    """Return a point with all weights below their layers' maxima, for the noise over a number.
+
+    It is relative to `z`, where faint terms hold what nothing else does: scales of dead units would
+    drift away for ever.
+    """
+    n = len(z)
+    moved = [layer.moved(channels @ z) for layer in layers]
+    own, ends = with_maxima(moved, channels)
+    k = ends.shape[0]
+    free = sparse.eye_array(n, n + len(layers))
+    zero = sparse.csr_array((1, n + len(layers)))
+    faint, units = np.full(2 * n, _FAINT / max(n, 1)), k + 1 + np.arange(n)
+    ground = np.full(n, k)
+    held = Listed(faint, np.concatenate([units, ground]), np.concatenate([ground, units]))
+    terms = Terms(
+        [*(layer.part(scale) for layer in own), held],
+        sparse.csr_array(sparse.vstack([ends, zero, free], format="csr")),
+    )
+    maxima = [float(layer.logarithms.max()) + _MARGIN for layer in moved]
+    x = np.concatenate([np.zeros(n), np.array(maxima)])
     return InteriorPoint(terms, Limits(own, ends), x)

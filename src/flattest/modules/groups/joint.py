@@ -4,11 +4,13 @@ For fixed matrices the trace is a sum of exponentials of the scales, for fixed s
 has its closed form. Both steps go downhill on a function that is convex along the geodesics of
 positive definite matrices, so that turns lead to its minimum, from anywhere.
 
-At the minimum what flows into each scale flows out, and each group's two factors balance. The rest
-bounds the error: no direction of norm one lowers the logarithm of the function faster than the
-imbalance relative to the value, and its moment polytope keeps a distance of ``1 / L`` from zero
-directions, with ``L`` the number of scales and coordinates in a path, so that
-:math:`F^* \geq F (1 - L \|\mu\|_1 / F)`.
+Gradients are moved along: where a group has far to go, the way there loses digits once, and the
+turns after it change little. At the minimum what flows into each scale flows out, and each group's
+two factors balance. The rest bounds the error: no direction of norm one lowers the logarithm of the
+function faster than the imbalance relative to the value, and its moment polytope keeps a distance
+of ``1 / L`` from zero directions, with ``L`` the number of scales and coordinates in a path, so
+that :math:`F^* \geq F (1 - L \|\mu\|_1 / F)`. To this is added by how much the gradients as they
+came differ from those that were moved: the digits that were lost.
 
 References
 ----------
@@ -19,8 +21,8 @@ FOCS 2019.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from torch import Tensor
 
 from flattest.modules.balancing.minimum import ScaleMinimum, minimise
 from flattest.modules.balancing.terms import Listed, Part, Terms, Vector
-from flattest.modules.groups.pairs import PairMinimum, minimise_pair, triangular
+from flattest.modules.groups.pairs import PairMinimum, minimise_pair, triangular, upright
 
 _TURNS = 500
 _TIGHT = 1e-28
@@ -61,6 +63,10 @@ class Side:
         factors = np.exp(y[self.into] - y[self.out])
         parts = [f * triangle for f, triangle in zip(factors, self.triangles, strict=True)]
         return triangular(torch.cat(parts))
+
+    def after(self, change: Callable[[Tensor], Tensor]) -> Side:
+        """Return the factor with changed triangles."""
+        return Side([change(triangle) for triangle in self.triangles], self.out, self.into)
 
 
 @dataclass(frozen=True)
@@ -151,9 +157,10 @@ def minimise_jointly(
     size = len(z) + sum(_size(pair) for pair in pairs)
     best: JointMinimum | None = None
     before, waited = np.inf, 0
+    ways = [_Way(pair) for pair in pairs]
     for turn in range(1, _TURNS + 1):
         y = channels @ z
-        turned = [_turn(pair, y) for pair in pairs]
+        turned = [way.turn(y) for way in ways]
         listed = [part for at in turned for part in at.amounts]
         terms = Terms([*parts, *listed], channels)
         flows = terms.at(z)
@@ -173,14 +180,52 @@ def minimise_jointly(
             break
         before, z = min(before, imbalance), found.log_scales
     assert best is not None
-    return best
+    y = channels @ best.scales.log_scales
+    lost = sum(way.lost(at, y) for way, at in zip(ways, best.groups, strict=True))
+    return replace(best, gap=best.gap + lost)
+
+
+class _Way:
+    """A group on its way: its gradients there, and the matrix and translation that lead there."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._origin, self._pair = pair, pair
+        self._matrix = torch.eye(_size(pair), dtype=torch.float64)
+        self._inverse_transposed = self._matrix
+        self._shift: Tensor | None = None
+
+    def turn(self, y: Vector) -> Turned:
+        """Go on by what is best at given scales; stay where an infimum would lead ever further."""
+        best, shift = _best(self._pair, y)
+        moved = _moved(self._pair, best, shift)
+        matrix = best.matrix @ self._matrix
+        inverse_transposed = best.inverse_transposed @ self._inverse_transposed
+        if shift is not None:
+            shift = shift @ self._inverse_transposed
+            shift = shift if self._shift is None else self._shift + shift
+        if best.attained:
+            self._pair, self._matrix, self._shift = moved, matrix, shift
+            self._inverse_transposed = inverse_transposed
+        matrix, inverse_transposed = upright(matrix, inverse_transposed)
+        whole = replace(best, matrix=matrix, inverse_transposed=inverse_transposed)
+        return Turned(whole, shift, _amounts(moved))
+
+    def lost(self, at: Turned, y: Vector) -> float:
+        """Return by how much the gradients as they came differ from the moved ones."""
+        total = 0.0
+        ends = _amounts(_moved(self._origin, at.pair, at.shift))
+        for one, other in zip(ends, at.amounts, strict=True):
+            one.move(y)
+            other.move(y)
+            total += abs(float((one.values() - other.values()).sum()))
+        return total
 
 
 def _size(pair: Pair) -> int:
     return pair.forward[0].triangles[0].shape[1]
 
 
-def _turn(pair: Pair, y: Vector) -> Turned:
+def _best(pair: Pair, y: Vector) -> tuple[PairMinimum, Tensor | None]:
     """Return the best matrix and translation at given scales."""
     first = triangular(torch.cat([side.scaled(y) for side in pair.forward]))
     rows = [side.scaled(y) for side in pair.backward]
@@ -195,21 +240,29 @@ def _turn(pair: Pair, y: Vector) -> Turned:
             rows.append(whole[1:, 1:])
         else:
             rows.append(whole[:, 1:])
-    best = minimise_pair(first, torch.cat(rows))
-    return Turned(best, shift, _amounts(pair, best, shift))
+    return minimise_pair(first, torch.cat(rows)), shift
 
 
-def _amounts(pair: Pair, best: PairMinimum, shift: Tensor | None) -> list[Listed]:
-    """Return the squared gradients of a group's factors after its matrix, by class of columns."""
+def _moved(pair: Pair, best: PairMinimum, shift: Tensor | None) -> Pair:
+    """Return the gradients of a group's factors after a translation and a matrix."""
+
+    def translated(own: Tensor) -> Tensor:
+        bias, rest = own[:, :1], own[:, 1:]
+        rest = rest if shift is None else rest + bias * shift
+        return torch.cat([bias, rest @ best.matrix.T], dim=1)
+
+    return Pair(
+        [side.after(lambda own: own @ best.inverse_transposed.T) for side in pair.forward],
+        [side.after(lambda own: own @ best.matrix.T) for side in pair.backward],
+        [side.after(translated) for side in pair.translated],
+    )
+
+
+def _amounts(pair: Pair) -> list[Listed]:
+    """Return the squared gradients of a group's factors, by class of columns."""
     result = []
-    sides = [(side, best.inverse_transposed) for side in pair.forward]
-    sides += [(side, best.matrix) for side in (*pair.backward, *pair.translated)]
-    for side, matrix in sides:
-        amounts = []
-        for triangle in side.triangles:
-            own = triangle
-            if own.shape[1] > len(matrix):
-                own = own[:, 1:] if shift is None else own[:, 1:] + own[:, :1] * shift
-            amounts.append(float((own @ matrix.T).square().sum()))
-        result.append(Listed(np.array(amounts), side.out, side.into))
+    for sides, first in ((pair.forward, 0), (pair.backward, 0), (pair.translated, 1)):
+        for side in sides:
+            squares = [float(own[:, first:].square().sum()) for own in side.triangles]
+            result.append(Listed(np.array(squares), side.out, side.into))
     return result

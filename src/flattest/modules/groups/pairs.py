@@ -126,10 +126,7 @@ def minimise_pair(first: Float[Tensor, "k r"], second: Float[Tensor, "l r"]) -> 
     error = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     error = error - matrix @ inverse_transposed.T
     inverse_transposed = inverse_transposed + error.T @ inverse_transposed
-    # Of all M with one P, the symmetric one: the identity where nothing is to be gained.
-    turn, _, kept = torch.linalg.svd(matrix)
-    rotation = (turn @ kept).T
-    matrix, inverse_transposed = rotation @ matrix, rotation @ inverse_transposed
+    matrix, inverse_transposed = upright(matrix, inverse_transposed)
     moved = first @ inverse_transposed.T, second @ matrix.T
     squares = [part.T @ part for part in moved]
     at_matrix = float(sum(square.trace() for square in squares))
@@ -137,6 +134,26 @@ def minimise_pair(first: Float[Tensor, "k r"], second: Float[Tensor, "l r"]) -> 
     return PairMinimum(
         value, matrix, inverse_transposed, attained, at_matrix, difference / max(value, at_matrix)
     )
+
+
+def upright(
+    matrix: Float[Tensor, "r r"], inverse_transposed: Float[Tensor, "r r"]
+) -> tuple[Float[Tensor, "r r"], Float[Tensor, "r r"]]:
+    """Of all M with one P, return the symmetric one: the identity where nothing is to be gained.
+
+    Parameters
+    ----------
+    matrix, inverse_transposed : Tensor of shape (r, r)
+        ``M`` and ``M^-T``.
+
+    Returns
+    -------
+    matrix, inverse_transposed : Tensor of shape (r, r)
+        The same, turned.
+    """
+    turn, _, kept = torch.linalg.svd(matrix)
+    rotation = (turn @ kept).T
+    return rotation @ matrix, rotation @ inverse_transposed
 
 
 def _rank(factor: Float[Tensor, "k r"]) -> int:
