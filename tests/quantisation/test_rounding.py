@@ -90,6 +90,43 @@ def test_corrected_biases_keep_mean_outputs(kind):
     assert not [module._forward_hooks for module in net.modules() if module._forward_hooks]
 
 
+def test_every_layer_is_corrected_after_those_before_it():
+    """Layer by layer, each with a pass of its own; a layer that is called twice counts once."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.again = nn.Conv2d(1, 3, 3), nn.Linear(3, 3)
+            self.up, self.last = nn.ConvTranspose2d(3, 2, 2), nn.Linear(2, 4)
+
+        def forward(self, x):
+            h = self.again(self.first(x).relu().movedim(1, -1)).relu()
+            return self.last(self.up(self.again(h).movedim(-1, 1)).mean((2, 3)))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Twice().double().eval()
+    X = digits()[0][:20]
+    found, expected = ft.quantise(net, 3, correct_bias=X), ft.quantise(net, 3)
+
+    def mean(module, name):
+        seen = []
+        handle = module.get_submodule(name).register_forward_hook(
+            lambda part, inputs, outputs: seen.append(outputs.detach())
+        )
+        module(X)
+        handle.remove()
+        axis = -1 if isinstance(module.get_submodule(name), nn.Linear) else 1
+        return seen[0].movedim(axis, -1).flatten(0, -2).mean(0)
+
+    for name in ("first", "again", "up", "last"):
+        with torch.no_grad():
+            layer = expected.get_submodule(name)
+            layer.bias += mean(net, name) - mean(expected, name)
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lenet", "depthwise"])
 def test_noise_is_what_its_objective_says(kind):

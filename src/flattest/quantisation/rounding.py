@@ -7,7 +7,7 @@ is a multiple of a step, which is one per tensor or one per output channel.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -231,35 +231,36 @@ def _correct_biases(original: nn.Module, result: nn.Module, example: Any) -> Non
     """Shift biases, one layer after the other in the order in which they run."""
     refuse_training_mode(original)
     batch = read_example(kind_of(original), example, "correct_bias")
-    expected = _means(original, batch, None)
-    modules = dict(result.named_modules())
-    for name, mean in expected.items():
-        layer = modules[name]
-        found = _means(result, batch, name)[name]
-        with torch.no_grad():
-            layer.bias += (mean - found).to(layer.bias)
+    expected: dict[str, Tensor] = {}
+
+    def note(name: str, layer: Any, outputs: Tensor) -> None:
+        expected[name] = _means(layer, outputs)
+
+    def correct(name: str, layer: Any, outputs: Tensor) -> Tensor:
+        # What follows sees the corrected outputs already, so that one pass is enough.
+        shift = expected[name] - _means(layer, outputs)
+        layer.bias += shift.to(layer.bias)
+        return outputs + shift.to(outputs).reshape(-1, *(1,) * _n_spatial(layer))
+
+    for module, at_outputs in ((original, note), (result, correct)):
+        _run(module, batch, at_outputs)
 
 
-def _means(module: nn.Module, batch: Any, only: str | None) -> dict[str, Tensor]:
-    """Return the mean outputs per channel of layers with a bias, in the order of their calls."""
-    means: dict[str, Tensor] = {}
+def _run(module: nn.Module, batch: Any, at_outputs: Callable[[str, Any, Tensor], Any]) -> None:
+    """Run a module, and see or replace the first outputs of each layer with a bias."""
+    seen: set[str] = set()
     handles = []
     for name, part in module.named_modules():
-        if not isinstance(part, _CORRECTED) or part.bias is None or only not in (None, name):
+        if not isinstance(part, _CORRECTED) or part.bias is None:
             continue
 
-        def note(part: nn.Module, inputs: Any, outputs: Tensor, name: str = name) -> None:
-            channels = outputs.ndim - 1
-            if isinstance(
-                part.weight, Tensor
-            ):  # spatial dimensions follow a convolution's channels
-                channels -= part.weight.ndim - 2
-            values = outputs.detach().double().movedim(channels, -1)
-            mean = values.reshape(-1, values.shape[-1]).mean(dim=0)
-            if name not in means:  # a layer that is called several times has one bias
-                means[name] = mean
+        def hook(part: nn.Module, inputs: Any, outputs: Tensor, name: str = name) -> Any:
+            if name in seen:  # a layer that is called several times has one bias
+                return None
+            seen.add(name)
+            return at_outputs(name, part, outputs)
 
-        handles.append(part.register_forward_hook(note))
+        handles.append(part.register_forward_hook(hook))
     args, kwargs = batch.inputs()
     try:
         with torch.no_grad():
@@ -267,4 +268,14 @@ def _means(module: nn.Module, batch: Any, only: str | None) -> dict[str, Tensor]
     finally:
         for handle in handles:
             handle.remove()
-    return means
+
+
+def _n_spatial(layer: Any) -> int:
+    """Return the number of dimensions that follow the channels of a layer's outputs."""
+    return len(getattr(layer, "kernel_size", ()))
+
+
+def _means(layer: Any, outputs: Tensor) -> Tensor:
+    """Return the mean outputs of a layer's channels."""
+    values = outputs.detach().double().movedim(outputs.ndim - 1 - _n_spatial(layer), -1)
+    return values.reshape(-1, values.shape[-1]).mean(dim=0)
