@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import optimize, sparse
 
-from flattest.modules.balancing import strong_couplings
+from flattest.modules.balancing import rounding_noise, strong_couplings
 from flattest.modules.balancing.coupled_layers import Layer, Limits, with_maxima
 from flattest.modules.balancing.equalisation import equalise
 from flattest.modules.balancing.rounding_noise import minimise_noise, noise
@@ -102,6 +102,34 @@ def test_twins_have_one_minimum(seed, spread):
     assert other.value == pytest.approx(one.value, rel=1e-6)
 
 
+@settings(max_examples=8)
+@given(
+    st.integers(0, 10**6),
+    st.lists(st.integers(1, 6), min_size=3, max_size=5),
+    st.sampled_from(["as it is", "sharp", "without traces", "without weights"]),
+)
+def test_no_step_ends_before_the_minimum(seed, widths, kind):
+    """A bound that says too much far from the minimum would end the way there."""
+    layers, channels = chain(seed, widths)
+    rng = np.random.default_rng(seed)
+    for layer in layers:
+        some = rng.random(layer.amounts.shape) < 0.4
+        if kind == "without traces":
+            layer.amounts[some] = 0
+        if kind == "without weights":
+            layer.logarithms[some] = -np.inf
+    if kind == "sharp":
+        layers = moved(layers, channels, rng.normal(0, 6, channels.shape[1]))
+    near = minimise_noise(layers, channels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounding_noise, "_ROUNDS", 1)  # start where ranges are not equal
+        far = minimise_noise(layers, channels)
+    for found in (near, far):
+        assert found.converged
+        assert found.value - found.gap <= min(near.value, far.value)
+    assert far.value == pytest.approx(near.value, rel=1e-6)
+
+
 def test_nothing_lies_below_the_bound():
     layers, channels = chain(3, [6, 9, 5])
     found = minimise_noise(layers, channels)
@@ -181,16 +209,18 @@ def test_layers_with_maxima_are_sums_of_exponentials_under_inequalities():
     own, ends = with_maxima(layers, channels)
     x = np.random.default_rng(0).normal(size=ends.shape[1])
     amounts, logarithms, exponents = listed(layers, channels)
-    terms = Terms([layer.part(2.0) for layer in own], ends)
-    expected = amounts * np.exp(-2 * exponents @ x) / 2
+    terms = Terms([layer.part() for layer in own], ends)
+    expected = amounts * np.exp(-2 * exponents @ x)
     assert terms.at(x).value == pytest.approx(expected.sum(), rel=1e-12)
     limits = Limits(own, ends)
     slack = -(logarithms + exponents @ x)
     for within in (-1.0, 0.5, 3.0):
         near = limits.near(x, within)
         np.testing.assert_array_equal(near, np.flatnonzero(slack < within))
-        b, J = limits.of(near)
+        a, b, J = limits.of(near)
+        np.testing.assert_array_equal(a, amounts[near])
         np.testing.assert_allclose(-(b + J @ x), slack[near], atol=1e-12)
+    np.testing.assert_array_equal(limits.growing(x, 0.5), np.flatnonzero(exponents @ x > 0.5))
     first = limits.first(x)
     assert np.isfinite(slack[first]).all()
     start = 0
@@ -207,7 +237,7 @@ def test_approximate_inverses_are_positive_and_no_larger_than_the_inverse(monkey
     monkeypatch.setattr(strong_couplings, "_DENSE", 1000 if dense else 0)
     layers, channels = chain(7, [3, 12, 9, 2], depthwise=True)
     own, ends = with_maxima(layers, channels)
-    terms = Terms([layer.part(1.0) for layer in own], ends)
+    terms = Terms([layer.part() for layer in own], ends)
     x = np.random.default_rng(0).normal(size=ends.shape[1])
     flows = terms.at(x)
     others = sparse.csr_array(np.diag(np.random.default_rng(1).random(len(x))))

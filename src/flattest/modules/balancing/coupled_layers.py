@@ -51,17 +51,16 @@ class Layer:
         out, into = y[self.out], y[self.into]
         return out[:, None] - into if self.amounts.ndim == 2 else out - into
 
-    def moved(self, y: Vector) -> Layer:
-        """Return the layer where its channels have the log scales y."""
+    def moved(self, y: Vector, scale: float) -> Layer:
+        """Return the layer where its channels have the log scales y, its amounts over a number."""
         v = self.differences(y)
         with np.errstate(divide="ignore"):
-            amounts = np.exp(np.log(self.amounts) - 2 * v)
+            amounts = np.exp(np.log(self.amounts) - 2 * v - np.log(scale))
         return Layer(amounts, self.logarithms + v, self.out, self.into)
 
-    def part(self, scale: float) -> Part:
-        """Return the amounts, divided by a number, as terms."""
-        kind = Grid if self.amounts.ndim == 2 else Listed
-        return kind(self.amounts / scale, self.out, self.into)
+    def part(self) -> Part:
+        """Return the amounts as terms."""
+        return (Grid if self.amounts.ndim == 2 else Listed)(self.amounts, self.out, self.into)
 
 
 def with_maxima(
@@ -136,8 +135,17 @@ class Limits:
             found.append(start + np.flatnonzero(sizes > -within))
         return np.concatenate(found)
 
-    def of(self, entries: Numbers) -> tuple[Entries, sparse.csr_array]:
-        """Return logarithms b and exponents J of some entries, whose slack is -(b + J x).
+    def growing(self, x: Vector, more: float) -> Numbers:
+        """Return the entries whose exponents grow by more than a number along a direction."""
+        y, found = self._channels @ x, []
+        for layer, start in zip(self._layers, self._starts, strict=False):
+            found.append(start + np.flatnonzero(layer.differences(y) > more))
+        return np.concatenate(found)
+
+    def of(self, entries: Numbers) -> tuple[Entries, Entries, sparse.csr_array]:
+        """Return amounts a, logarithms b and exponents J of some entries.
+
+        The terms of these are ``a exp(-2 J x)``, and their slack is ``-(b + J x)``.
 
         Parameters
         ----------
@@ -146,19 +154,20 @@ class Limits:
 
         Returns
         -------
-        logarithms : array of shape (k,)
-            Of their sizes.
+        amounts, logarithms : array of shape (k,)
+            Their parts in the trace, and their sizes' logarithms.
         exponents : sparse array of shape (k, n)
             The v of each.
         """
-        logarithms, ends = [], []
+        amounts, logarithms, ends = [], [], []
         bounds = np.searchsorted(entries, self._starts)
         for number, layer in enumerate(self._layers):
             own = entries[bounds[number] : bounds[number + 1]] - self._starts[number]
+            amounts.append(layer.amounts.ravel()[own])
             logarithms.append(layer.logarithms.ravel()[own])
             grid = layer.amounts.ndim == 2
             row, column = np.divmod(own, layer.amounts.shape[1]) if grid else (own, own)
             ends.append((layer.out[row], layer.into[column]))
         out, into = (np.concatenate(side) for side in zip(*ends, strict=True))
         exponents = sparse.csr_array(self._channels[out] - self._channels[into])
-        return np.concatenate(logarithms), exponents
+        return np.concatenate(amounts), np.concatenate(logarithms), exponents

@@ -5,10 +5,11 @@ at least 0. Each inequality has a multiplier, and the products of slacks and mul
 down together (Mehrotra's predictor and corrector). Inequalities without a multiplier are not
 forgotten: steps stop before their boundary, and they get one when they come near.
 
-With the terms corrected to first order along a step, as in `newton`, and the multipliers after it,
-flows balance: that is a dual point, and its value a lower bound. Here it is an estimate to first
-order and no rigorous bound: slightly negative multipliers are cut off at 0, and what is left of the
-imbalance is counted at the step's length.
+With the terms corrected to first order along a step as weights, as in `newton`, and the multipliers
+after it, flows balance: that is a dual point, and its value a lower bound, if none is negative. An
+inequality and the term of the same entry have the same exponent, so that either takes over what the
+other has below 0. What is no rigorous bound is how residuals of the linear systems are counted, at
+the step's length, and what neither can take over, where a weight or its trace is 0.
 
 References
 ----------
@@ -42,6 +43,8 @@ _INSIDE = 0.99
 """The part of the way to the boundary that is gone."""
 _LONGEST = 2.0
 """The largest change of a term's exponent in one step."""
+_FARTHEST = 2.0
+"""The largest change of a term's exponent along a step that yields a bound."""
 _NEAR = 0.3
 """The slack below which an inequality gets a multiplier."""
 
@@ -85,8 +88,8 @@ class InteriorPoint:
         """Give inequalities a multiplier, if they have none yet."""
         every = np.union1d(self._entries, entries)
         known = np.searchsorted(every, self._entries)
-        self._logarithms, self._exponents = self._limits.of(every)
-        slack = -(self._logarithms + self._exponents @ self.x)
+        self._amounts, logarithms, self._exponents = self._limits.of(every)
+        slack = -(logarithms + self._exponents @ self.x)
         self._slack = np.maximum(
             slack, np.finfo(np.float64).eps
         )  # rounding may take the last digit
@@ -100,7 +103,7 @@ class InteriorPoint:
         Returns
         -------
         float
-            The bound.
+            The bound; minus infinity where the step is too long to give one.
         """
         flows = self._terms.at(self.x)
         gradient = 2 * (flows.outward - flows.inward)
@@ -139,35 +142,42 @@ class InteriorPoint:
         mu = max(target, _UNBALANCED * abs(imbalance)) / len(self._slack)
         corrected = direction(mu + primal * dual * straight.multipliers * straight.change, _FINE)
         largest = self._terms.largest_change(corrected.x)
-        curvature = float(corrected.x @ self._terms.product(corrected.x, flows.curvature))
-        unbalanced = gradient + transposed @ self._multipliers
-        bound = flows.value - self._distance(corrected, largest, curvature, unbalanced)
+        bound = -math.inf
+        if largest <= _FARTHEST:
+            curvature = float(corrected.x @ self._terms.product(corrected.x, flows.curvature))
+            bound = flows.value - 0.5 * (1 + largest) * curvature - self._distance(corrected)
+            if largest > 1:
+                bound -= self._taken_over_from_terms(corrected)
         self._go(corrected, largest, mu)
         return bound
 
-    def _distance(
-        self, direction: _Direction, largest: float, curvature: float, unbalanced: Vector
-    ) -> float:
-        """Return how far below the terms the dual point is that a direction leads to.
+    def _distance(self, direction: _Direction) -> float:
+        """Return how far multipliers and residuals put the dual point below the terms."""
+        after = self._multipliers + direction.multipliers
+        distance = float(np.maximum(after, 0.0) @ self._slack)
+        distance += float(np.abs(direction.residual) @ np.abs(direction.x))
+        negative = after < 0
+        more, change = -0.5 * after[negative], direction.change[negative]
+        terms = self._amounts[negative] * np.exp(-2 * (self._exponents[negative] @ self.x))
+        weights = terms * np.maximum(1 - 2 * change, 0.0) + more
+        seen = terms > 0
+        distance += float(more[seen] @ np.log(weights[seen] / terms[seen]))
+        return distance + 2 * float(more[~seen] @ np.abs(change[~seen]))
 
-        It is the part of the way that leaves no term's weight negative: vanishing terms are halved
-        for ever, and must not hide what is known of the others.
-        """
-        part = 1 / max(largest, 1.0)
-        after = self._multipliers + part * direction.multipliers
-        negative = np.minimum(after, 0.0)
-        distance = 0.5 * (1 + part * largest) * part**2 * curvature
-        distance += float((after - negative) @ self._slack)
-        distance += abs(float(negative @ direction.change))
-        left = np.abs(part * direction.residual) + np.abs((1 - part) * unbalanced)
-        return distance + float(left @ np.abs(direction.x))
+    def _taken_over_from_terms(self, direction: _Direction) -> float:
+        """Return what it costs that inequalities take over from terms with negative weights."""
+        entries = self._limits.growing(direction.x, 0.5)
+        amounts, logarithms, exponents = self._limits.of(entries)
+        v, change = exponents @ self.x, exponents @ direction.x
+        multipliers = 2 * amounts * np.exp(-2 * v) * (2 * change - 1)
+        return float(multipliers @ np.where(np.isfinite(logarithms), -(logarithms + v), change))
 
     def _go(self, direction: _Direction, largest: float, mu: float) -> None:
         """Go along a direction as far as is safe."""
         longest = min(1.0, _LONGEST / largest) if largest > 0 else 1.0
         # No exponent changes by more than half of what its term's does.
         close = self._limits.near(self.x, _NEAR + 0.5 * longest * largest)
-        logarithms, exponents = self._limits.of(close)
+        _, logarithms, exponents = self._limits.of(close)
         slack, change = -(logarithms + exponents @ self.x), exponents @ direction.x
         primal = min(longest, _INSIDE * _until_zero(slack, -change))
         dual = min(1.0, _INSIDE * _until_zero(self._multipliers, direction.multipliers))

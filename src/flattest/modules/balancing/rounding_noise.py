@@ -34,6 +34,8 @@ _STEPS, _ROUNDS, _STILL = 100, 200, 1e-3
 """Steps at most, and of equalisation to start from: rounds, and the change that ends them."""
 _FAINT = 1e-14
 """What holds scales where they are, all together, relative to the noise."""
+_FAR = 1e-3
+"""The part of the noise at which the way begins anew."""
 _MARGIN = 0.3
 """How far below their maxima weights are in the beginning, in logarithms."""
 
@@ -123,18 +125,22 @@ def minimise_noise(
     if before == 0 or not live:
         return NoiseMinimum(before, start, 0.0, before, after, 0, True)
     best, best_value = (equalised, after) if after < before else (start, before)
-    scale, n = best_value, len(start)
-    inside = _inside(live, channels, equalised, scale)
+    origin, scale = equalised, best_value
+    inside, faint = _inside(live, channels, origin, scale)
     bound, steps = 0.0, 0
     while steps < _STEPS and best_value - bound > rtol * best_value:
         steps += 1
-        bound = max(bound, scale * inside.step())
+        bound = max(bound, scale * (inside.step() - float(faint.values().sum())))
         if not np.isfinite(inside.x).all():
             break
-        z = equalised + inside.x[:n]
+        z = origin + inside.x[: len(origin)]
         value = noise(layers, channels, z)
         if value < best_value:
             best, best_value = z, value
+        if best_value < _FAR * scale:
+            # Faint terms are faint beside what the noise is here.
+            origin, scale = best, best_value
+            inside, faint = _inside(live, channels, origin, scale)
     gap = best_value - bound
     if before - bound <= 10 * rtol * before:
         best, best_value, gap = start, before, before - bound
@@ -144,14 +150,14 @@ def minimise_noise(
 
 def _inside(
     layers: Sequence[Layer], channels: sparse.csr_array, z: Vector, scale: float
-) -> InteriorPoint:
+) -> tuple[InteriorPoint, Listed]:
     """Return a point with all weights below their layers' maxima, for the noise over a number.
 
     It is relative to `z`, where faint terms hold what nothing else does: scales of dead units would
-    drift away for ever.
+    drift away for ever. These terms are returned, too.
     """
     n = len(z)
-    moved = [layer.moved(channels @ z) for layer in layers]
+    moved = [layer.moved(channels @ z, scale) for layer in layers]
     own, ends = with_maxima(moved, channels)
     k = ends.shape[0]
     free = sparse.eye_array(n, n + len(layers))
@@ -160,9 +166,9 @@ def _inside(
     ground = np.full(n, k)
     held = Listed(faint, np.concatenate([units, ground]), np.concatenate([ground, units]))
     terms = Terms(
-        [*(layer.part(scale) for layer in own), held],
+        [*(layer.part() for layer in own), held],
         sparse.csr_array(sparse.vstack([ends, zero, free], format="csr")),
     )
     maxima = [float(layer.logarithms.max()) + _MARGIN for layer in moved]
     x = np.concatenate([np.zeros(n), np.array(maxima)])
-    return InteriorPoint(terms, Limits(own, ends), x)
+    return InteriorPoint(terms, Limits(own, ends), x), held
