@@ -8,6 +8,7 @@ from architectures import Applied
 from scaling_architectures import ALL, heads, rotated
 from torch import nn
 
+from flattest.modules.symmetry.coordinate_places import Copied, Slot, places
 from flattest.modules.symmetry.finding import find
 from flattest.modules.symmetry.linear_group import Factor, Kind, LinearGroup
 from flattest.modules.symmetry.transforming import random_matrix
@@ -226,13 +227,16 @@ def tangents(found):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("name", ["multi-head", "without biases", "grouped queries", "low rank"])
+@pytest.mark.parametrize(
+    "name", ["multi-head", "without biases", "grouped queries", "low rank", "einsum"]
+)
 def test_the_tangents_are_all_directions_that_no_output_sees(name):
     """Scales, matrices and translations span the null space of the Jacobian over many inputs."""
     torch.manual_seed(0)
-    module = (
-        low_rank(L(4, 2), L(2, 3), nn.Tanh(), L(3, 2)) if name == "low rank" else CASES[name][0]()
-    )
+    if name == "low rank":
+        module = low_rank(L(4, 2), L(2, 3), nn.Tanh(), L(3, 2))
+    else:
+        module = einsum_attention("hdk", False) if name == "einsum" else CASES[name][0]()
     shape = (40, 4) if name == "low rank" else (40, 6, 4)
     found = symmetries(module, x_of(*shape))
     parameters = dict(found.module.named_parameters())
@@ -245,7 +249,7 @@ def test_the_tangents_are_all_directions_that_no_output_sees(name):
     assert float((jacobian @ directions.T).abs().max()) < 1e-10 * float(jacobian.abs().max())
     unseen = jacobian.shape[1] - int(torch.linalg.matrix_rank(jacobian, rtol=1e-10))
     # A bias of the keys is added to all scores of a query, which softmax does not see.
-    key_bias = 0 if name in ("low rank", "without biases") else parameters["k.bias"].numel()
+    key_bias = parameters["k.bias"].numel() if "k.bias" in parameters else 0
     assert int(torch.linalg.matrix_rank(directions, rtol=1e-10)) + key_bias == unseen
 
 
@@ -277,6 +281,67 @@ def test_weights_of_heads_as_one_tensor():
     first = next(g for g in found.groups if g.backward[0].name == "o")
     assert first.forward[0].at == ((0, 0),)
     assert first.name == "v[0:3, 0] and o[0:3, 0]"
+
+
+def einsum_attention(layout, biased, n_groups=2):
+    """Make attention whose weights keep heads in a dimension of their own."""
+    n_heads, width, size = 2, 4, 3
+
+    def forward(m, x):
+        def project(name):
+            result = torch.einsum(f"btd,{layout}->bthk", x, getattr(m, name))
+            return result + getattr(m, "bias_" + name) if biased else result
+
+        q, k, v = (project(name) for name in "qkv")
+        if n_groups < n_heads:
+            k, v = (each.repeat_interleave(n_heads // n_groups, 2) for each in (k, v))
+        scores = torch.einsum("bthk,bshk->bhts", q, k).softmax(-1)
+        y = torch.einsum("bhts,bshk->bthk", scores, v)
+        y = torch.einsum("bthk,hkd->btd", y, m.o)
+        return y + m.bias_o if biased else y
+
+    counts = {"q": n_heads, "k": n_groups, "v": n_groups}
+    sizes = {name: {"h": h, "d": width, "k": size} for name, h in counts.items()}
+    parts = {n: torch.randn(*(sizes[n][letter] for letter in layout)) for n in counts}
+    if biased:
+        parts |= {"bias_" + name: torch.randn(h, size) for name, h in counts.items()}
+        parts["bias_o"] = torch.randn(width)
+    return Applied(forward, **parts, o=torch.randn(n_heads, size, width))
+
+
+@pytest.mark.parametrize("n_groups", [2, 1])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("layout", ["hdk", "dhk", "khd"])
+def test_heads_in_a_dimension_of_their_own(layout, biased, n_groups):
+    torch.manual_seed(0)
+    found = symmetries(einsum_attention(layout, biased, n_groups), x_of(2, 5, 4))
+    assert summary(found) == [("GENERAL", 3, False)] * 2 * n_groups
+    rng = np.random.default_rng(0)
+    matrices = {n: random_matrix(group, rng) for n, group in enumerate(found.groups)}
+    changed = found.transformed(matrices=matrices)
+    with torch.no_grad():
+        before, after = found.module(x_of(3, 7, 4)), changed(x_of(3, 7, 4))
+    torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
+    old, new = (dict(m.named_parameters()) for m in (found.module, changed))
+    assert all(not torch.allclose(old[n], new[n]) for n in old if n != "bias_o")
+
+
+def test_coordinates_are_placed_by_their_entries():
+    shape = (3, 4, 5)
+    whole = torch.arange(60).reshape(shape)
+    merged = Copied("w", whole.permute(1, 0, 2).reshape(4, 15))
+    found = places(merged, 1, shape)
+    assert [place.slot for place in found] == [Slot("w", 2, ((0, head),)) for head in range(3)]
+    assert [place.which.tolist() for place in found] == np.arange(15).reshape(3, 5).tolist()
+    (rows,) = places(merged, 0, shape)
+    assert (rows.slot, rows.positions.tolist()) == (Slot("w", 1), [0, 1, 2, 3])
+    assert places(Copied("w", merged.view[:, :14]), 0, shape) is None
+    assert (
+        places(Copied("w", whole.reshape(-1)[torch.arange(60) ^ 1].reshape(4, 15)), 1, shape)
+        is None
+    )
+    mixed = whole.reshape(-1).roll(1).reshape(15, 4)
+    assert places(Copied("w", mixed), 1, shape) is None
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

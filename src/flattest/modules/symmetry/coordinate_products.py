@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from flattest.modules.symmetry.coordinate_places import Copied
 from flattest.modules.symmetry.coordinate_uses import NONE, Ledger
 from flattest.modules.symmetry.labels import Labels, core
 from flattest.modules.symmetry.parameters import Raw
@@ -34,14 +36,14 @@ def biased(ledger: Ledger, labels: Labels, raw: Raw, *, shifts: bool) -> bool:
     """
     single = raw.without_repeats()
     wide = [axis for axis, size in enumerate(single.shape) if size > 1]
-    if len(wide) != 1:
-        return False
-    axis = wide[0] - len(raw.shape) + labels.ndim
     small = core(labels)[0]
-    if small.numel() != small.shape[axis] or small.shape[axis] != single.shape[wide[0]]:
+    sizes = [small.shape[axis - len(raw.shape) + labels.ndim] for axis in wide]
+    if not wide or sizes != [single.shape[a] for a in wide] or small.numel() != math.prod(sizes):
         return False
     ids = small.reshape(-1).numpy()
-    located = ledger.locate(single, wide[0])
+    if len(wide) > 1:
+        single = Copied(single.name, single.positions().reshape(-1))
+    located = ledger.locate(single, wide[0] if len(wide) == 1 else 0)
     if located is None or len(np.unique(ids)) < len(ids) or (ids <= NONE).any():
         return False
     ledger.lead(ids, located, bias=shifts)
@@ -123,7 +125,7 @@ def weighted(
     single = weight.without_repeats()
     if math.prod(single.shape[:-2]) > 1:
         return _weighted_each(ledger, labels, shape, single, weight)
-    flat = Raw(single.name, single.view.reshape(single.shape[-2:]))
+    flat = replace(single, view=single.view.reshape(single.shape[-2:]))
     out, into = ledger.locate(flat, 1), ledger.locate(flat, 0)
     ids = ledger.fresh(flat.shape[1])
     if labels is not None:
@@ -157,7 +159,7 @@ def _weighted_each(
             rows = None
     ids = np.zeros((*lead, n_out), dtype=np.int64)
     for index in np.ndindex(*lead):
-        one = Raw(single.name, single.view[index])
+        one = replace(single, view=single.view[index])
         out, into = ledger.locate(one, 1), ledger.locate(one, 0)
         new = ledger.fresh(n_out)
         if rows is not None and into is not None:

@@ -8,29 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flattest.modules.symmetry.coordinate_places import Place, Slot, places
 from flattest.modules.symmetry.labels import Labels, core
 from flattest.modules.symmetry.parameters import Raw
 
 NONE = 0
 """The label of an entry without coordinate."""
-
-
-class Slot(NamedTuple):
-    """Where coordinates are in a parameter.
-
-    Parameters
-    ----------
-    name : str
-        The parameter.
-    axis : int
-        The dimension that holds them.
-    at : tuple of (int, int)
-        Dimensions held at one position.
-    """
-
-    name: str
-    axis: int
-    at: tuple[tuple[int, int], ...] = ()
 
 
 class Use(NamedTuple):
@@ -130,21 +113,18 @@ class Ledger:
         self._marks += count
         return self._marks - count
 
-    def lead(
-        self, ids: np.ndarray, located: tuple[Slot, np.ndarray], *, bias: bool = False
-    ) -> None:
+    def lead(self, ids: np.ndarray, located: list[Place], *, bias: bool = False) -> None:
         """Note a parameter that leads to coordinates."""
-        slot, positions = located
-        self.into.append(Use(ids, positions, slot, self.mark(), bias=bias))
+        for slot, positions, which in located:
+            self.into.append(Use(ids[which], positions, slot, self.mark(), bias=bias))
 
-    def take(
-        self, labels: Tensor, located: tuple[Slot, np.ndarray], out: np.ndarray | None
-    ) -> None:
+    def take(self, labels: Tensor, located: list[Place], out: np.ndarray | None) -> None:
         """Note a parameter that takes coordinates; entries without one are passed over."""
-        there = (labels > NONE).numpy()
-        slot, positions = located
-        ids = labels.numpy()[there]
-        self.out_of.append(Use(ids, positions[there], slot, self.mark(), out=out))
+        every = labels.numpy()
+        for slot, positions, which in located:
+            there = every[which] > NONE
+            ids = every[which][there]
+            self.out_of.append(Use(ids, positions[there], slot, self.mark(), out=out))
 
     def meet(self, labels: Labels) -> None:
         """Note which coordinates meet which matrices of a batch (..., i)."""
@@ -155,40 +135,6 @@ class Ledger:
         there = flat > NONE
         self.alike.append((flat[there].numpy(), (rows[there] + first).numpy()))
 
-    def locate(self, raw: Raw, axis: int) -> tuple[Slot, np.ndarray] | None:
-        """Say which dimension of the parameter a dimension of a view is, and where on it.
-
-        Parameters
-        ----------
-        raw : Raw
-            The view.
-        axis : int
-            A dimension of it.
-
-        Returns
-        -------
-        tuple of Slot and ndarray, or None
-            The place of each of its positions; None if it is no dimension of the parameter, or if
-            the view does not hold all of every other one.
-        """
-        shape = self._shapes[raw.name]
-        steps = torch.empty(shape, device="meta").stride()
-        offset = int(raw.view.storage_offset())
-        places = [(offset // step) % size for step, size in zip(steps, shape, strict=True)]
-        used: dict[int, int] = {}
-        for inner, (size, step) in enumerate(zip(raw.view.shape, raw.view.stride(), strict=True)):
-            if size == 1:
-                continue
-            same = [a for a in range(len(shape)) if steps[a] == step and shape[a] > 1]
-            if not same or places[same[0]] + size > shape[same[0]]:
-                return None
-            used[same[0]] = inner
-        target = next((a for a, inner in used.items() if inner == axis), None)
-        if target is None:
-            return None
-        for other, inner in used.items():
-            if inner != axis and raw.view.shape[inner] != shape[other]:
-                return None
-        at = tuple((a, places[a]) for a in range(len(shape)) if a not in used and shape[a] > 1)
-        positions = places[target] + np.arange(raw.view.shape[axis])
-        return Slot(raw.name, target, at), positions
+    def locate(self, raw: Raw, axis: int) -> list[Place] | None:
+        """Say where in its parameter a dimension of a view is; see `places`."""
+        return places(raw, axis, self._shapes[raw.name])

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from flattest.modules.symmetry.coordinate_uses import Ledger, Slot, Use
+from flattest.modules.symmetry.coordinate_places import Slot
+from flattest.modules.symmetry.coordinate_uses import Ledger, Use
 from flattest.modules.symmetry.linear_group import Factor, Kind, LinearGroup, Translation
 
 

@@ -8,7 +8,7 @@ labels of two channels, and every other use demands that its own form is equal.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +63,7 @@ class Raw:
         for axis, (size, stride) in enumerate(zip(view.shape, view.stride(), strict=True)):
             if size > 1 and stride == 0:
                 view = view.narrow(axis, 0, 1)
-        return Raw(self.name, view)
+        return replace(self, view=view)
 
     def sorted(self) -> tuple[Raw, list[int]]:
         """Return the view with its dimensions in the order of the strides, and that order."""
