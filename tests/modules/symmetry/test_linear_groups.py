@@ -151,6 +151,24 @@ def test_low_rank_pairs(name):
     assert summary(found) == expected
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda p: -p,
+        lambda p: p.transpose(1, 2),
+        lambda p: torch.diagonal(p, dim1=1, dim2=2)[:, None],
+    ],
+)
+def test_values_are_shifted_only_through_averages(between):
+    """What is made of attention's probabilities here sums to something else than one."""
+
+    def forward(m, x):
+        return m.o(between((x @ x.transpose(1, 2)).softmax(-1)) @ m.v(x)).flatten(1)
+
+    found = symmetries(Applied(forward, v=L(4, 3), o=L(3, 2)), x_of(2, 5, 4))
+    assert summary(found) == [("GENERAL", 3, False)]
+
+
 def test_adapters_beside_a_frozen_layer():
     def forward(m, x):
         return m.h((m.w(x) + m.b(m.a(x)) * 0.5).relu())
@@ -236,7 +254,7 @@ def test_the_tangents_are_all_directions_that_no_output_sees(name):
     if name == "low rank":
         module = low_rank(L(4, 2), L(2, 3), nn.Tanh(), L(3, 2))
     else:
-        module = einsum_attention("hdk", False) if name == "einsum" else CASES[name][0]()
+        module = einsum_attention("hdk", True) if name == "einsum" else CASES[name][0]()
     shape = (40, 4) if name == "low rank" else (40, 6, 4)
     found = symmetries(module, x_of(*shape))
     parameters = dict(found.module.named_parameters())
@@ -249,7 +267,8 @@ def test_the_tangents_are_all_directions_that_no_output_sees(name):
     assert float((jacobian @ directions.T).abs().max()) < 1e-10 * float(jacobian.abs().max())
     unseen = jacobian.shape[1] - int(torch.linalg.matrix_rank(jacobian, rtol=1e-10))
     # A bias of the keys is added to all scores of a query, which softmax does not see.
-    key_bias = parameters["k.bias"].numel() if "k.bias" in parameters else 0
+    biases = [p for n, p in parameters.items() if n in ("k.bias", "bias_k")]
+    key_bias = sum(p.numel() for p in biases)
     assert int(torch.linalg.matrix_rank(directions, rtol=1e-10)) + key_bias == unseen
 
 
@@ -315,15 +334,21 @@ def einsum_attention(layout, biased, n_groups=2):
 def test_heads_in_a_dimension_of_their_own(layout, biased, n_groups):
     torch.manual_seed(0)
     found = symmetries(einsum_attention(layout, biased, n_groups), x_of(2, 5, 4))
-    assert summary(found) == [("GENERAL", 3, False)] * 2 * n_groups
+    expected = [("GENERAL", 3, False), ("GENERAL", 3, biased)] * n_groups
+    assert summary(found) == sorted(expected)
     rng = np.random.default_rng(0)
     matrices = {n: random_matrix(group, rng) for n, group in enumerate(found.groups)}
-    changed = found.transformed(matrices=matrices)
+    shifts = {
+        n: torch.from_numpy(rng.standard_normal(group.size))
+        for n, group in enumerate(found.groups)
+        if group.translation is not None
+    }
+    changed = found.transformed(matrices=matrices, shifts=shifts)
     with torch.no_grad():
         before, after = found.module(x_of(3, 7, 4)), changed(x_of(3, 7, 4))
     torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
     old, new = (dict(m.named_parameters()) for m in (found.module, changed))
-    assert all(not torch.allclose(old[n], new[n]) for n in old if n != "bias_o")
+    assert all(not torch.allclose(old[n], new[n]) for n in old)
 
 
 def test_coordinates_are_placed_by_their_entries():

@@ -8,6 +8,7 @@ the walk ends can be mixed with others that met the same operations: `linear_pai
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, cast
@@ -27,6 +28,8 @@ from flattest.modules.symmetry.walk import Constant, Step
 
 _KEEPING = {"mul", "div", "view", "_unsafe_view", "clone", "expand", "_to_copy"}
 _LINEAR = {"neg", "positive", "alias", "detach", "lift_fresh", "_to_copy", "to"}
+_TURNING = {"permute", "transpose", "t", "unsqueeze"}
+_SAME_ORDER = {"view", "_unsafe_view", "reshape", "expand", "clone", "_to_copy", "alias", "detach"}
 _REARRANGING = {rearrangement.viewed, rearrangement.reshaped, rearrangement.copied}
 _COPYING = {"clone", "_to_copy", "contiguous", "to"}
 _MOVED = {
@@ -57,7 +60,7 @@ class Coordinates:
     ) -> None:
         self._found = found
         self._values: dict[fx.Node, Labels | None] = {}
-        self._sum_to_one: set[fx.Node] = set()
+        self._sum_to_one: dict[fx.Node, int] = {}
         self._copies: dict[fx.Node, Copied] = {}
         self.ledger = Ledger(shapes)
         reachable = needed(graph)
@@ -240,9 +243,7 @@ class Coordinates:
         return labels.expand(shape)
 
     def _note_softmax(self, node: fx.Node) -> None:
-        axis = node.args[1]
-        if axis in (-1, len(shapes_of(node)[0]) - 1):
-            self._sum_to_one.add(node)
+        self._sum_to_one[node] = cast("int", node.args[1]) % len(shapes_of(node)[0])
 
     def _never_masked(self, node: Any) -> bool:
         """Tell whether no row of scores can be infinite throughout, which gives a row of zeros."""
@@ -259,13 +260,21 @@ class Coordinates:
         return False
 
     def _keep_sum(self, node: fx.Node) -> None:
-        """Remember which matrices have rows that sum to one."""
+        """Remember along which dimension a matrix sums to one."""
         source = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
-        turned = called_name(node) in ("permute", "transpose", "t")
-        if source in self._sum_to_one and not turned:
-            same = shapes_of(node)[0][-1:] == shapes_of(source)[0][-1:]
-            if same:
-                self._sum_to_one.add(node)
+        if source not in self._sum_to_one:
+            return
+        axis, name = self._sum_to_one[source], called_name(node)
+        before, after = shapes_of(source)[0], shapes_of(node)[0]
+        if name in _TURNING:
+            marks = torch.zeros([1 + (a == axis) for a in range(len(before))], device="meta")
+            turned = cast("Any", node.target)(marks, *node.args[1:], **node.kwargs)
+            self._sum_to_one[node] = list(turned.shape).index(2)
+            return
+        behind = math.prod(before[axis + 1 :])
+        for other, size in enumerate(after if name in _SAME_ORDER else ()):
+            if size == before[axis] and math.prod(after[other + 1 :]) == behind:
+                self._sum_to_one[node] = other
 
     def _matmul(self, node: fx.Node, first: Any, second: Any) -> Any:
         weights = [self._weight(argument) for argument in (first, second)]
@@ -277,7 +286,7 @@ class Coordinates:
         if weights[0] is not None:
             self._block(second)
             return None
-        averages = first in self._sum_to_one
+        averages = self._sum_to_one.get(first) == len(shapes_of(first)[0]) - 1
         shape = shapes_of(node)[0]
         return met(self.ledger, self._of(first), self._of(second), shape, averages)
 

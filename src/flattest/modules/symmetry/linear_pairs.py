@@ -210,7 +210,7 @@ def _translation(
         factor = _factor(place.use.slot, positions)
         if place.takes:
             outer = biases.get(place.use.out.tobytes()) if place.use.out is not None else None
-            if outer is None or place.use.slot.at:
+            if outer is None:
                 return None
             shifts.append((factor, _factor(outer.slot, outer.positions.tolist())))
         elif place.use.bias:
