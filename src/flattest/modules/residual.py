@@ -25,12 +25,14 @@ from flattest.modules.linearity import Proof, proofs, topological
 from flattest.modules.linearity_rules import kind_of
 from flattest.modules.residual_blocks import (
     Block,
+    KnownBlock,
     TensorBlock,
     UseBlock,
     find_layouts,
     groups_of,
 )
 from flattest.modules.residual_graph import find_uses
+from flattest.modules.residual_known import known_curvatures
 from flattest.modules.residual_uses import LinearUse
 from flattest.validation import check_positive_float, check_positive_int, check_random_state
 
@@ -146,6 +148,7 @@ def residual_trace(
         under its first.
     method : {"auto", "exact", "estimate"}
         ``"auto"`` is exact for the smallest layers, as far as `exact_up_to` double backwards go.
+        Each is exact where a closed form takes none.
     standard_error : float, optional
         The standard error of the total at which to stop. By default `n_probes` are drawn.
     n_probes : int
@@ -422,6 +425,8 @@ class _Tally:
 
     def how(self) -> str:
         if self.exact is not None:
+            if isinstance(self.block, KnownBlock):
+                return "exact: in closed form"
             return f"exact: {self.cost} double backwards" if self.cost else "exact: no curvature"
         kind = "with signs per sample" if self.block.quiet else "in the tensor's entries"
         return f"estimated: {len(self.draws)} probes {kind}"
@@ -436,6 +441,16 @@ def _tallies(
 ) -> list[_Tally]:
     """Divide the tensors into blocks, and do exactly what is cheap enough."""
     found = find_uses(outputs, tensors)
+    known = {use.names: part for use, part in known_curvatures(outputs, cotangent, found) if part}
+    closed = [
+        KnownBlock(use, known[use.names])
+        for use in found
+        if use.names in known and known[use.names].complete
+    ]
+    done = {name for block in closed for name in block.names}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in done}
+    found = [use for use in found if not done.intersection(use.names)]
+    tallies = [_Tally(block, exact=block.exact().tolist()) for block in closed]
     layouts = find_layouts(outputs, found, generator)
     uses = [(use, at) for use, at in zip(found, layouts, strict=True) if at is not None]
     in_uses = {name for use, _ in uses for name in use.names}
@@ -453,6 +468,8 @@ def _tallies(
     exact_names = {name for names in exact for name in names}
     alone = {name: tensor for name, tensor in tensors.items() if name not in in_uses}
     points: list[Any] = [*(use.edge for use, _ in uses), *alone.values()]
+    if not points:
+        return tallies
     gradients = torch.autograd.grad(
         outputs,
         points,
@@ -461,14 +478,14 @@ def _tallies(
         allow_unused=True,
     )
     by_use = [
-        UseBlock(use, layout, gradient)
+        UseBlock(use, layout, gradient, known.get(use.names))
         for (use, layout), gradient in zip(uses, gradients, strict=False)
     ]
     by_tensor = [
         TensorBlock(name, tensor, gradient)
         for (name, tensor), gradient in zip(alone.items(), gradients[len(uses) :], strict=True)
     ]
-    tallies, left = [], []
+    left = []
     for block in (*by_use, *by_tensor):
         if block.vanishes:
             tallies.append(_Tally(block, exact=[0.0] * len(block.names)))
