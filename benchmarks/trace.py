@@ -208,6 +208,21 @@ def measure_gpt2() -> dict[str, Any]:
     }
 
 
+def memory_of(batch_size: int | None) -> dict[str, Any]:
+    """Measure what the exact diagonal of ResNet-20 holds beside the model and the data.
+
+    Beforehand two samples are measured, so that what is loaded and compiled once is there already.
+    """
+    torch.set_num_threads(1)
+    problem = make("ResNet-20")
+    options: dict[str, Any] = {"loss": problem.loss, "mode": "exact", "residual": "none"}
+    ft.measure(problem.model, problem.X[:2], problem.y[:2], **options)
+    forget_peak()
+    before = peak_memory()
+    ft.measure(problem.model, problem.X, problem.y, batch_size=batch_size, **options)
+    return {"batch_size": batch_size, "memory_mb": peak_memory() - before}
+
+
 def in_a_process(function: Any, *arguments: Any, limit: float | None = None) -> Any:
     """Call a function in a process of its own, so that peaks are its; None if it takes too long."""
     with multiprocessing.get_context("fork").Pool(1) as pool:  # what is imported is so already
@@ -266,6 +281,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds with preparations")
     parser.add_argument("--problems", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--out", type=Path, default=RESULTS / "trace.json")
+    parser.add_argument("--memory", action="store_true", help="also the memory of ResNet-20")
     parser.add_argument("--gpt2", action="store_true", help="also a network of GPT-2's size")
     options = parser.parse_args()
     torch.set_num_threads(1)  # or the processes that are forked would wait for its threads
@@ -288,6 +304,9 @@ def main() -> None:
     record["ignored"] = [in_a_process(ignored_targets, name) for name in TAKING_LOSSES]
     for row in record["ignored"]:
         print("half of the targets ignored:", json.dumps(row))
+    if options.memory:
+        record["memory"] = [in_a_process(memory_of, size) for size in (1, 4, None)]
+        print("ResNet-20:", json.dumps(record["memory"]))
     if options.gpt2:
         record["gpt2"] = in_a_process(measure_gpt2)
         print(record["gpt2"])

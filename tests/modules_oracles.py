@@ -307,6 +307,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...] | str, tuple[
     "mlp relu": (lambda: mlp(nn.ReLU, 3, 4, 4, 2), VECTOR, ("*",)),
     "mlp leaky": (lambda: mlp(nn.LeakyReLU, 3, 4, 2), VECTOR, ("*",)),
     "mlp gelu": (lambda: mlp(nn.GELU, 3, 4, 4, 2), VECTOR, ("4.weight", "4.bias")),
+    "deep mlp gelu": (lambda: mlp(nn.GELU, 3, 4, 4, 4, 4, 2), VECTOR, ("8.weight", "8.bias")),
     "mlp tanh": (lambda: mlp(nn.Tanh, 3, 4, 2), VECTOR, ("2.weight", "2.bias")),
     "mlp silu": (lambda: mlp(nn.SiLU, 3, 4, 2), VECTOR, ("2.weight",)),
     "mlp elu": (lambda: mlp(nn.ELU, 3, 4, 2), VECTOR, ("2.weight",)),

@@ -1,5 +1,8 @@
 """Memory that is limited, and counted as it is: by the tensors that work allocates."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +86,19 @@ def test_the_work_stays_within_the_memory(residual):
     found = ft.measure(network(), X, Y, memory=limit, **options)
     whole = ft.measure(network(), X, Y, **options)
     assert found.gauss_newton == pytest.approx(whole.gauss_newton, rel=1e-5)
+
+
+def test_a_resnet_takes_little_memory_sample_by_sample():
+    """ResNet-20 on images of 32 x 32: the whole diagonal within 60 MB."""
+    path = Path(__file__).parents[2] / "benchmarks" / "trace_problems.py"
+    spec = importlib.util.spec_from_file_location("trace_problems", path)
+    problems = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(problems)
+    model, X, y, loss = problems.make("ResNet-20")
+    options = {"loss": loss, "mode": "exact", "residual": "none", "batch_size": 1}
+    held = peak(lambda: ft.measure(model, X[:2], y[:2], **options), CPU)
+    inputs_of_layers = 4 * 19 * 16 * 32 * 32 / 2  # bytes for one image, roughly, which it must hold
+    assert inputs_of_layers < held <= 60 * MB
 
 
 class Classes(nn.Sequential):

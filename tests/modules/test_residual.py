@@ -55,11 +55,12 @@ def trained(module: nn.Module, inputs: Tensor, targets: Tensor, loss: Any, steps
     return Case(module.eval(), inputs, targets, loss)
 
 
-def gelu_mlp(n: int, steps: int, width: int = 64) -> Case:
-    """Two hidden layers on the first n digits."""
+def gelu_mlp(n: int, steps: int, width: int = 64, hidden: int = 3) -> Case:
+    """A few hidden layers on the first n digits."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return trained(mlp(nn.GELU, 64, width, width, 10), *digits(n), F.cross_entropy, steps)
+        module = mlp(nn.GELU, 64, *[width] * hidden, 10)
+        return trained(module, *digits(n), F.cross_entropy, steps)
 
 
 def transformer_block() -> Case:
@@ -163,9 +164,10 @@ def test_coverage(make: Any) -> None:
     assert 0.85 <= stated / spread <= 1.15
 
 
-def test_a_probe_is_quiet() -> None:
+@pytest.mark.parametrize("steps", [0, 8])
+def test_a_probe_is_quiet(steps: int) -> None:
     """One double backward: at most 2 % of tr H, where Hutchinson's on R has many times that."""
-    case = gelu_mlp(64, 8)
+    case = gelu_mlp(64, steps)
     probes = 16
     found = residual(case, method="estimate", n_probes=probes, random_state=0)
     per_product = found.standard_error * found.double_backwards**0.5
@@ -186,11 +188,14 @@ def test_a_probe_is_quiet() -> None:
     assert np.std(plain) >= 8 * per_product
 
 
-def test_the_last_hidden_layer_needs_one_probe() -> None:
-    """Its curvature is diagonal, so signs cannot miss it."""
-    case = make_case("mlp tanh", n=5)
-    found = residual(case, method="estimate", n_probes=2)
-    assert found.standard_error <= 1e-14 * sum(abs(e.value) for e in found.tensors.values())
+@pytest.mark.parametrize("method", ["auto", "exact", "estimate"])
+def test_the_last_two_hidden_layers_need_no_probe(method: str) -> None:
+    found = residual(case := make_case("mlp gelu", n=5), method=method)
+    truth = dense_diagonals(case)
+    assert (found.double_backwards, found.standard_error) == (0, None)
+    for name, entry in found.tensors.items():
+        assert entry.how == "exact: in closed form" or entry.proof.linear
+        assert abs(entry.value - truth.residual(name)) <= 1e-10 * truth.size
 
 
 def test_stops_at_the_standard_error_wanted() -> None:
@@ -209,12 +214,13 @@ def test_stops_at_the_standard_error_wanted() -> None:
 
 
 def test_auto_is_exact_as_far_as_it_is_cheap() -> None:
-    case = make_case("mlp gelu")
+    case = make_case("deep mlp gelu")
     truth = residual(case, method="exact")
     assert residual(case).tensors == truth.tensors
+    assert truth.double_backwards == 4 + 4  # the first two layers, of four units each
     found = residual(case, exact_up_to=4)
     exact = {name for name, e in found.tensors.items() if e.standard_error is None}
-    assert len(exact) == 4  # one layer of four units, and the last, which is proved
+    assert len(exact) == 8  # one of these, the two in closed form, and the last, which is proved
     assert found.double_backwards >= 4 + 2
     assert residual(case, exact_up_to=0).tensors != truth.tensors
 
@@ -229,7 +235,7 @@ def test_seeds_repeat_and_differ() -> None:
     assert len(values) == 2
 
 
-@pytest.mark.parametrize("name", ["mlp gelu", "cnn gelu", "time major", "transformer"])
+@pytest.mark.parametrize("name", ["deep mlp gelu", "cnn gelu", "time major", "transformer"])
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_batch_sizes(name: str, n: int) -> None:
     case = make_case(name, n=n)

@@ -145,6 +145,45 @@ def topological(root: Node) -> Iterator[Node]:
             yield node
 
 
+def curved(root: Node, starts: Mapping[Node, int], covered: Mapping[Node, int]) -> int:
+    """Return in which results of nodes some outputs are not proved piecewise linear.
+
+    Parameters
+    ----------
+    root : torch.autograd.graph.Node
+        The node of the outputs.
+    starts : mapping of Node to int
+        The nodes of which the results are meant, each with a bit of its own.
+    covered : mapping of Node to int
+        For some nodes, the bits of those results in which their curvature does not count.
+
+    Returns
+    -------
+    int
+        The bits of the others.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flattest.modules.linearity import curved
+    >>> first = torch.ones(2, requires_grad=True).exp()
+    >>> second = first.exp()
+    >>> bits = {first.grad_fn: 1}
+    >>> curved(second.sum().grad_fn, bits, {}), curved(second.grad_fn, bits, {second.grad_fn: 1})
+    (1, 0)
+    """
+    states: dict[Node, _State] = {}
+    for node in topological(root):
+        arguments = [
+            _NOTHING if source is None else states[source]
+            for source, _ in getattr(node, "next_functions", ())
+        ]
+        added = _curvature(rule_of(node), arguments) & ~covered.get(node, 0) if arguments else 0
+        state = _join(arguments, added)
+        states[node] = state._replace(depends=state.depends | starts.get(node, 0))
+    return states[root].nonlinear
+
+
 def _bits(parameters: Mapping[str, Tensor]) -> dict[int, int]:
     """Give each tensor its bit, by identity."""
     bits: dict[int, int] = {}

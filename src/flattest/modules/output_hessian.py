@@ -15,6 +15,7 @@ Which of them a loss has is found out in `flattest.modules.curvature`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -157,6 +158,7 @@ class Diagonal(OutputHessian):
         self, weight: Float[Tensor, "k width"], samples: slice
     ) -> Float[Tensor, "n positions width width"]:
         """Return ``W^T H W``."""
+        weight = weight.double()
         return (weight.mT * self.own(samples)[..., None, :]) @ weight
 
 
@@ -177,13 +179,41 @@ class Softmax(OutputHessian):
         super().__init__(logits.shape)
         self._axis, self._factors = axis, factors
         self._probabilities = by_position(torch.softmax(logits, dim=axis), axis)
-        self._p, self._order = self._probabilities.sort(dim=-1, descending=True)
-        self._tails = self._p.flip(-1).cumsum(-1).flip(-1)
+
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        """The probabilities in descending order, and where they are from."""
+        p, order = self._probabilities.sort(dim=-1, descending=True)
+        return p, order
+
+    @property
+    def _p(self) -> Float[Tensor, "n positions k"]:
+        return self._sorted[0]
+
+    @property
+    def _order(self) -> Int[Tensor, "n positions k"]:
+        return self._sorted[1]
+
+    @cached_property
+    def _tails(self) -> Float[Tensor, "n positions k"]:
+        return self._p.flip(-1).cumsum(-1).flip(-1)
+
+    @cached_property
+    def _rest(self) -> Float[Tensor, "n positions k"]:
+        """``1 - p``, without cancellation for the largest p."""
+        return self._for_largest(1 - self._probabilities, self._probabilities)
+
+    def _for_largest(self, values: Tensor, terms: Tensor) -> Float[Tensor, "n positions k"]:
+        """Put the sum of all other terms in the place of the largest probability."""
+        largest = self._probabilities.argmax(dim=-1, keepdim=True)
+        others = terms.scatter(-1, largest, 0.0).sum(dim=-1, keepdim=True)
+        return values.scatter(-1, largest, others)
 
     @property
     def n_columns(self) -> int:
         """One less than classes, for each position."""
-        return self._p.shape[1] * (self._p.shape[2] - 1)
+        _, positions, classes = self._probabilities.shape
+        return positions * (classes - 1)
 
     def columns(self, which: range, samples: slice) -> tuple[Tensor, Tensor]:
         r"""Return columns of the Cholesky factor, with classes in descending order.
@@ -228,18 +258,19 @@ class Softmax(OutputHessian):
 
     def own(self, samples: slice) -> Float[Tensor, "n positions k"]:
         """Return multiples of ``p (1 - p)``."""
-        p = self._p[samples]
-        rest = 1 - p
-        rest[..., 0] = p[..., 1:].sum(dim=-1)
-        own = torch.zeros_like(p).scatter_(-1, self._order[samples], p * rest)
+        own = self._probabilities[samples] * self._rest[samples]
         return own * self._factors[samples][..., None]
 
     def through(
         self, weight: Float[Tensor, "k width"], samples: slice
     ) -> Float[Tensor, "n positions width width"]:
-        """Return the covariance of the rows of W under p, from their differences."""
+        """Return the covariance of the rows of W under p, from their differences.
+
+        The products are formed in the precision of W.
+        """
         p = self._probabilities[samples]
-        flat, likeliest = p.flatten(0, 1), self._order[samples][..., 0].flatten()
+        flat = p.flatten(0, 1).to(weight)
+        likeliest = flat.argmax(dim=-1)
         step = max(1, _CACHED // weight.numel())
         parts = []
         for chosen, top in zip(flat.split(step), likeliest.split(step), strict=True):
@@ -248,18 +279,14 @@ class Softmax(OutputHessian):
             apart = (weight - weight[top][:, None]).mul_(roots[..., None])
             mean = roots[:, None] @ apart
             parts.append(apart.mT @ apart - mean.mT @ mean)
-        covariance = torch.cat(parts).reshape(*p.shape[:2], *[weight.shape[1]] * 2)
+        covariance = torch.cat(parts).to(p).reshape(*p.shape[:2], *[weight.shape[1]] * 2)
         return covariance * self._factors[samples][..., None, None]
 
     def _squared_norms(self) -> Tensor:
         """Return ``||e_c - p||**2``, from terms that do not cancel."""
-        # The tail of the sorted probabilities is 1 - p_c for the largest, where it matters most.
-        rest = torch.ones_like(self._p) - self._p
-        rest[..., 0] = self._p[..., 1:].sum(dim=-1)
-        squares = self._p**2
+        squares = self._probabilities**2
         others = (squares.sum(dim=-1, keepdim=True) - squares).clamp(min=0)
-        others[..., 0] = squares[..., 1:].sum(dim=-1)
-        return torch.zeros_like(self._p).scatter_(-1, self._order, rest**2 + others)
+        return self._rest**2 + self._for_largest(others, squares)
 
     @property
     def _position_axis(self) -> int | None:
@@ -358,7 +385,7 @@ class Blocks(OutputHessian):
     ) -> Float[Tensor, "n positions width width"]:
         """Return ``W^T H W``."""
         values, vectors = self._values[samples], self._vectors[samples]
-        rows = vectors.mT @ weight
+        rows = vectors.mT @ weight.double()
         return (rows * values[..., None]).mT @ rows
 
     @property

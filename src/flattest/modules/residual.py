@@ -5,7 +5,8 @@ The Hessian of a loss is G + R: the Gauss-Newton matrix, and the Hessian of
 parameter tensor is 0 wherever `linearity` proves that the outputs are piecewise linear in it.
 `residual_trace` works on the others only: exactly where that is cheap, else with probes and their
 standard error. `residual_graph` finds how a tensor enters the network, `residual_uses` knows what
-that is worth, `residual_blocks` probes.
+that is worth, `residual_known` has what needs no probes, `residual_blocks` probes one part of the
+parameters and `residual_probing` all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,20 +24,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flattest.modules.linearity import Proof, proofs, topological
 from flattest.modules.linearity_rules import kind_of
-from flattest.modules.residual_blocks import (
-    Block,
-    TensorBlock,
-    UseBlock,
-    find_layouts,
-    groups_of,
-)
-from flattest.modules.residual_graph import find_uses
-from flattest.modules.residual_uses import LinearUse
+from flattest.modules.residual_probing import Tally, divide, probe
 from flattest.validation import check_positive_float, check_positive_int, check_random_state
 
 METHODS = ("auto", "exact", "estimate")
 _FUSED_RECURRENT = {"MkldnnRnnLayer", "CudnnRnn", "MiopenRnn"}
-_DEGREES = 7  # degrees of freedom of a block's variance at least: independent samples, less means
 
 
 class TensorResidual(NamedTuple):
@@ -146,6 +138,7 @@ def residual_trace(
         under its first.
     method : {"auto", "exact", "estimate"}
         ``"auto"`` is exact for the smallest layers, as far as `exact_up_to` double backwards go.
+        Each is exact where a closed form takes none.
     standard_error : float, optional
         The standard error of the total at which to stop. By default `n_probes` are drawn.
     n_probes : int
@@ -213,11 +206,11 @@ def residual_trace(
         unproven = {
             name: tensor for name, tensor in unique(parameters).items() if not known[name].linear
         }
-        results: dict[str, _Tally] = {}
+        results: dict[str, Tally] = {}
         if unproven:
             with no_second_derivative():
-                tallies = _tallies(outputs, cotangent.detach(), unproven, limit, generator)
-                _probe(tallies, generator, standard_error, n_probes, max_probes)
+                tallies = divide(outputs, cotangent.detach(), unproven, limit, generator)
+                probe(tallies, generator, standard_error, n_probes, max_probes)
             results = {name: tally for tally in tallies for name in tally.names}
         return _report(parameters, known, results, standard_error)
 
@@ -390,138 +383,10 @@ def no_second_derivative() -> Iterator[None]:
         ) from error
 
 
-@dataclass
-class _Tally:
-    """What is known of one block: its exact traces, or its draws so far."""
-
-    block: Block
-    exact: list[float] | None = None
-    cost: int = 0
-    draws: list[Tensor] = field(default_factory=list)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.block.names
-
-    def draw(self, generator: torch.Generator) -> None:
-        self.draws.append(self.block.draw(generator))
-        self.cost += 1
-
-    def value(self, name: str) -> float:
-        if self.exact is not None:
-            return self.exact[self.names.index(name)]
-        return float(torch.stack(self.draws)[..., self.names.index(name)].sum(dim=1).mean())
-
-    def variances(self, name: str | None = None) -> Tensor:
-        """Return the variance of the mean per unit, of one tensor or of the block's sum."""
-        if self.exact is not None:
-            return torch.zeros(1, dtype=torch.float64)
-        draws = torch.stack(self.draws)
-        units = draws.sum(dim=2) if name is None else draws[..., self.names.index(name)]
-        return units.var(dim=0) / len(self.draws)
-
-    def how(self) -> str:
-        if self.exact is not None:
-            return f"exact: {self.cost} double backwards" if self.cost else "exact: no curvature"
-        kind = "with signs per sample" if self.block.quiet else "in the tensor's entries"
-        return f"estimated: {len(self.draws)} probes {kind}"
-
-
-def _tallies(
-    outputs: Tensor,
-    cotangent: Tensor,
-    tensors: Mapping[str, Tensor],
-    limit: float | int,
-    generator: torch.Generator,
-) -> list[_Tally]:
-    """Divide the tensors into blocks, and do exactly what is cheap enough."""
-    found = find_uses(outputs, tensors)
-    layouts = find_layouts(outputs, found, generator)
-    uses = [(use, at) for use, at in zip(found, layouts, strict=True) if at is not None]
-    in_uses = {name for use, _ in uses for name in use.names}
-    costs: dict[tuple[str, ...], int] = {
-        use.names: use.n_columns(layout)
-        if isinstance(use, LinearUse)
-        else sum(tensors[name].numel() for name in use.names)
-        for use, layout in uses
-    }
-    costs |= {(name,): tensors[name].numel() for name in tensors if name not in in_uses}
-    exact = _cheapest(costs, limit)
-    # Only linear layers have a way of their own to exact traces; others go entry by entry.
-    uses = [(use, at) for use, at in uses if isinstance(use, LinearUse) or use.names not in exact]
-    in_uses = {name for use, _ in uses for name in use.names}
-    exact_names = {name for names in exact for name in names}
-    alone = {name: tensor for name, tensor in tensors.items() if name not in in_uses}
-    points: list[Any] = [*(use.edge for use, _ in uses), *alone.values()]
-    gradients = torch.autograd.grad(
-        outputs,
-        points,
-        cotangent,
-        create_graph=True,
-        allow_unused=True,
-    )
-    by_use = [
-        UseBlock(use, layout, gradient)
-        for (use, layout), gradient in zip(uses, gradients, strict=False)
-    ]
-    by_tensor = [
-        TensorBlock(name, tensor, gradient)
-        for (name, tensor), gradient in zip(alone.items(), gradients[len(uses) :], strict=True)
-    ]
-    tallies, left = [], []
-    for block in (*by_use, *by_tensor):
-        if block.vanishes:
-            tallies.append(_Tally(block, exact=[0.0] * len(block.names)))
-        elif exact_names.issuperset(block.names):
-            tallies.append(_Tally(block, block.exact().tolist(), cost=int(block.exact_cost)))
-        else:
-            left.append(block)
-    groups = groups_of([block for block in left if isinstance(block, UseBlock)])
-    tensors_left = [block for block in left if isinstance(block, TensorBlock)]
-    return tallies + [_Tally(block) for block in (*groups, *tensors_left)]
-
-
-def _cheapest(costs: Mapping[tuple[str, ...], int], limit: float | int) -> set[tuple[str, ...]]:
-    """Return the cheapest keys whose costs sum to no more than the limit."""
-    chosen = set()
-    for names in sorted(costs, key=lambda names: costs[names]):
-        limit -= costs[names]
-        if limit < 0:
-            break
-        chosen.add(names)
-    return chosen
-
-
-def _probe(
-    tallies: Iterable[_Tally],
-    generator: torch.Generator,
-    wanted: float | None,
-    n_probes: int,
-    max_probes: int,
-) -> None:
-    """Draw from every block, then from the one that lowers the variance most, until it is low."""
-    drawn = [tally for tally in tallies if tally.exact is None]
-    for tally in drawn:
-        tally.draw(generator)
-        units = len(tally.draws[0])
-        for _ in range(max(n_probes - 1, math.ceil(_DEGREES / units))):
-            tally.draw(generator)
-    if wanted is None:
-        return
-    variances = {id(tally): float(tally.variances().sum()) for tally in drawn}
-    while sum(variances.values()) > wanted**2:
-        open_ones = [tally for tally in drawn if len(tally.draws) < max_probes]
-        if not open_ones:
-            return
-        noisiest = max(open_ones, key=lambda tally: variances[id(tally)] / (len(tally.draws) + 1))
-        noisiest.draw(generator)
-        variances[id(noisiest)] = float(noisiest.variances().sum())
-
-
 def _report(
     parameters: Mapping[str, Tensor],
     known: Mapping[str, Proof],
-    results: Mapping[str, _Tally],
+    results: Mapping[str, Tally],
     wanted: float | None,
 ) -> ResidualTrace:
     """Put the tensors' figures and their sum together."""

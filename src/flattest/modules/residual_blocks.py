@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from flattest.modules.residual_known import Known
 from flattest.modules.residual_uses import Layout, LinearUse, Use, random_signs
 
 _AT_ONCE = 1 << 22  # entries of tangents differentiated together, ...
@@ -141,14 +142,24 @@ class TensorBlock(Block):
 
 
 class UseBlock(Block):
-    """The diagonal blocks of the tensors that enter an operation, probed in its result."""
+    """The diagonal blocks of the tensors that enter an operation, probed in its result.
+
+    Of what is known of the second derivative there (see `residual_known`) only the mean is taken.
+    """
 
     quiet = True
 
-    def __init__(self, use: Use, layout: Layout, gradient: Tensor | None) -> None:
+    def __init__(
+        self, use: Use, layout: Layout, gradient: Tensor | None, known: Known | None = None
+    ) -> None:
         super().__init__(use.names, use.edge, gradient)
         self._use = use
         self._layout = layout
+        self._known = known
+        self._means: list[Float[Tensor, "n"]] = []
+        if known is not None:
+            rows = known_rows(use, known)
+            self._means = [layout.by_sample(row).flatten(1).sum(dim=1) for row in rows]
 
     @property
     def _like(self) -> Float[Tensor, "n rows ..."]:
@@ -178,9 +189,15 @@ class UseBlock(Block):
         self, tangents: Sequence[Tensor], product: Tensor | None
     ) -> list[Float[Tensor, "n"]]:
         """Return what each tensor's tangent and a Hessian-vector product say of its trace."""
-        by_sample = self._layout.by_sample(self.seed(tangents) if product is None else product)
+        seed = self.seed(tangents)
+        product = torch.zeros_like(seed) if product is None else product
+        if self._known is not None:
+            product = product - self._known.product(seed)
+        by_sample = self._layout.by_sample(product)
         found = [_inner(tangent, by_sample) for tangent in tangents]
-        return [torch.zeros_like(trace) for trace in found] if product is None else found
+        if self._known is None:
+            return found
+        return [trace + mean for trace, mean in zip(found, self._means, strict=True)]
 
     def exact(self) -> Float[Tensor, "names"]:
         """Differentiate along every column and unit, all samples together."""
@@ -195,6 +212,35 @@ class UseBlock(Block):
                 by_sample = self._layout.by_sample(product)
                 total += torch.stack([_inner(share, by_sample).sum() for share in shares])
         return total
+
+
+class KnownBlock(Block):
+    """The diagonal blocks of a linear layer behind which all curvature is known: nothing to probe.
+
+    Parameters
+    ----------
+    use : Use
+        The layer.
+    known : Known
+        The second derivative in its result, complete.
+    """
+
+    def __init__(self, use: Use, known: Known) -> None:
+        super().__init__(use.names, use.edge, None)
+        self._rows = known_rows(use, known)
+
+    @property
+    def exact_cost(self) -> float | int:
+        """No double backward."""
+        return 0
+
+    def draw(self, generator: torch.Generator) -> Float[Tensor, "1 names"]:
+        """Return the traces, which do not vary."""
+        return self.exact()[None]
+
+    def exact(self) -> Float[Tensor, "names"]:
+        """Add the rows."""
+        return torch.stack([rows.sum() for rows in self._rows])
 
 
 class UseGroup(Block):
@@ -349,6 +395,26 @@ def _agrees(layout: Layout, plain: Tensor, scaled: Tensor, scales: Float[Tensor,
     # Scaling by powers of 2 is exact; what is allowed for is sums in another order.
     tolerance = 4 * torch.finfo(plain.dtype).eps ** 0.5
     return bool((difference.norm(dim=-1) <= tolerance * expected.norm(dim=-1)).all())
+
+
+def known_rows(use: Use, known: Known) -> list[Float[Tensor, " rows"]]:
+    """Return what a known second derivative adds to the trace of each tensor of a linear layer.
+
+    Parameters
+    ----------
+    use : LinearUse
+        The layer.
+    known : Known
+        The second derivative in its result.
+
+    Returns
+    -------
+    list of Tensor of shape (rows,)
+        One per tensor, row by row.
+    """
+    assert isinstance(use, LinearUse)
+    diagonal = known.diagonal().sum(dim=1)
+    return [size * diagonal for size in use.sizes()]
 
 
 def _at_once(size: int) -> int:

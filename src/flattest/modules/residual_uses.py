@@ -126,6 +126,14 @@ class LinearUse(Use):
         signs = random_signs((len(factor), factor.shape[2], like.shape[-1]), like, generator)
         return _shares(factor, share, signs)
 
+    def sizes(self) -> list[Float[Tensor, " all_rows"]]:
+        """Return per tensor the mean of v_k v in each row: what a unit's second derivative counts.
+
+        These are ``||h||**2`` for the weights and 1 for the bias.
+        """
+        squares = (self.inputs.double() ** 2).sum(dim=1)
+        return [squares, torch.ones_like(squares)][: len(self.names)]
+
     def columns(self, layout: Layout, like: Tensor) -> Iterator[list[Tensor]]:
         """Yield the tangents of unit vectors in place of signs: their sum is exact."""
         factor, share = self.factor(layout)

@@ -22,6 +22,7 @@ from flattest.modules.squared_gradients.bottleneck import (
 from flattest.modules.squared_gradients.calibration import calibrate
 from flattest.modules.squared_gradients.forms import KINDS, Forms
 from flattest.modules.squared_gradients.graph import Graph
+from flattest.modules.squared_gradients.rules import ARRIVALS
 from flattest.modules.squared_gradients.ways import Way, by_rules, sample_by_sample
 
 BUDGET = 1 << 24
@@ -226,7 +227,7 @@ class SquaredGradients:
 
 
 def entries(graph: Graph) -> int:
-    """Return the number of entries of all cotangents that one column needs.
+    """Return the number of entries of all cotangents that are kept for one column.
 
     Parameters
     ----------
@@ -239,4 +240,8 @@ def entries(graph: Graph) -> int:
         The number.
     """
     nodes = {id(use.node): use.node for found in graph.uses("near").values() for use in found}
-    return sum(math.prod(node._input_metadata[0].shape) for node in nodes.values())
+    return sum(
+        math.prod(node._input_metadata[0].shape)
+        for node in nodes.values()
+        if node.name() not in ARRIVALS
+    )

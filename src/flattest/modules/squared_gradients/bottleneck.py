@@ -119,7 +119,7 @@ def below(head: Head, hessian: OutputHessian, samples: slice) -> Blocks:
     Blocks
         One block per sample and position.
     """
-    blocks = hessian.through(head.weight.double(), samples)
+    blocks = hessian.through(head.weight, samples)
     shape = head.hidden.shape
     axis = None if len(shape) == 2 else len(shape) - 1
     return Blocks(shape, axis, blocks, quick=True)

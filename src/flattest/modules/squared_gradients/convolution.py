@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch.nn.functional as F
@@ -84,19 +85,19 @@ def unfold(
     """
     strides, dilations = node._saved_stride, node._saved_dilation
     padding = [amount for amount in reversed(node._saved_padding) for _ in range(2)]
-    patches = F.pad(images, padding) if any(padding) else images
-    for axis, size in enumerate(kernel):
-        window = dilations[axis] * (size - 1) + 1
-        patches = patches.unfold(axis + 2, window, strides[axis])
-        patches = patches[..., :: dilations[axis]].narrow(axis + 2, 0, positions[axis])
-    dimensions = len(kernel)
-    # (n, channels, positions..., taps...) -> (n, channels, taps..., positions...)
-    order = [0, 1, *range(2 + dimensions, 2 + 2 * dimensions), *range(2, 2 + dimensions)]
-    patches = patches.permute(order)
-    taps = 1
-    for size in kernel:
-        taps *= size
-    return patches.reshape(*images.shape[:2], taps, -1)
+    padded = F.pad(images, padding) if any(padding) else images
+    # Tap by tap, as runs of positions are copied faster than runs of taps.
+    taps = list(itertools.product(*(range(size) for size in kernel)))
+    patches = images.new_empty(*images.shape[:2], len(taps), *positions)
+    for number, tap in enumerate(taps):
+        seen = tuple(
+            slice(place * dilation, place * dilation + stride * (count - 1) + 1, stride)
+            for place, dilation, stride, count in zip(
+                tap, dilations, strides, positions, strict=True
+            )
+        )
+        patches[:, :, number] = padded[:, :, *seen]
+    return patches.flatten(3)
 
 
 RULES = {"ConvolutionBackward0": convolution}

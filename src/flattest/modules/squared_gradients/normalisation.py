@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flattest.modules.squared_gradients.contributions import Contribution, Dense
 from flattest.modules.squared_gradients.layouts import Layout, Unsupported
 
+_SUMS = 2  # the gradients by a gain and by a shift
 
-def batch_norm(
+
+def of_channels(
     node: Any, slot: int, cotangents: Tensor, layout: Layout, shape: tuple[int, ...]
 ) -> Contribution:
-    """With the running statistics; the channels are along axis 1."""
-    if node._saved_training:
+    """Batch and group norm, of whose cotangents the sums over space were kept (`ARRIVALS`)."""
+    if slot not in (1, 2) or cotangents.shape[-1] != _SUMS:
         raise Unsupported
-    if slot == 2:
-        return Dense(layout.matrix(_over_space(cotangents)).sum(dim=2))
-    if slot != 1:
-        raise Unsupported
-    mean, variance = node._saved_running_mean, node._saved_running_var
-    inputs = node._saved_input
-    channels = (1, -1, *([1] * (inputs.ndim - 2)))
-    scale = (variance + node._saved_eps).rsqrt().reshape(channels)
-    return _gain(cotangents, (inputs - mean.reshape(channels)) * scale, layout)
+    return Dense(layout.matrix(cotangents[..., slot - 1]).sum(dim=2))
 
 
 def layer_norm(
@@ -39,38 +35,45 @@ def layer_norm(
     return Dense(layout.reduced(cotangents, shape))
 
 
-def group_norm(
-    node: Any, slot: int, cotangents: Tensor, layout: Layout, shape: tuple[int, ...]
-) -> Contribution:
-    """Over groups of channels and space."""
-    if slot == 2:
-        return Dense(layout.matrix(_over_space(cotangents)).sum(dim=2))
-    if slot != 1:
-        raise Unsupported
+def in_batch_norm(node: Any) -> Callable[[Tensor], Tensor] | None:
+    """Return what keeps the sums of a cotangent, with the running statistics."""
+    if node._saved_training:
+        return None
+    mean, variance = node._saved_running_mean, node._saved_running_var
+    inputs = node._saved_input
+    channels = (1, -1, *([1] * (inputs.ndim - 2)))
+    scale = (variance + node._saved_eps).rsqrt().reshape(channels)
+    return _sums_over_space((inputs - mean.reshape(channels)) * scale)
+
+
+def in_group_norm(node: Any) -> Callable[[Tensor], Tensor]:
+    """Return what keeps the sums of a cotangent, over groups of channels and space."""
     inputs = node._saved_input
     grouped = inputs.reshape(len(inputs), node._saved_group, -1)
     normal = (grouped - node._saved_result1[..., None]) * node._saved_result2[..., None]
-    return _gain(cotangents, normal.reshape(inputs.shape), layout)
+    return _sums_over_space(normal.reshape(inputs.shape))
 
 
-def _gain(cotangents: Tensor, normal: Tensor, layout: Layout) -> Dense:
-    """Return the gradients by a gain per channel, from the normalised inputs."""
-    if normal.ndim > 2:
-        flat = normal.flatten(2)
-        # Column by column, as products of one fit into the processor's cache.
-        by_channel = torch.stack([(part.flatten(2) * flat).sum(dim=-1) for part in cotangents])
-    else:
-        by_channel = cotangents * normal
-    return Dense(layout.matrix(by_channel).sum(dim=2))
+def _sums_over_space(normal: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what turns a cotangent into the gradients by gains and shifts, row by row."""
+    rows = normal.reshape(*normal.shape[:2], -1)
 
+    def sums(cotangent: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n channels 2"]:
+        own = cotangent.reshape(rows.shape)
+        return torch.stack([(own * rows).sum(dim=-1), own.sum(dim=-1)], dim=-1)
 
-def _over_space(cotangents: Tensor) -> Tensor:
-    return cotangents.flatten(3).sum(dim=-1) if cotangents.ndim > 3 else cotangents
+    return sums
 
 
 RULES = {
-    "CudnnBatchNormBackward0": batch_norm,
-    "NativeBatchNormBackward0": batch_norm,
-    "NativeGroupNormBackward0": group_norm,
+    "CudnnBatchNormBackward0": of_channels,
+    "NativeBatchNormBackward0": of_channels,
+    "NativeGroupNormBackward0": of_channels,
     "NativeLayerNormBackward0": layer_norm,
 }
+ARRIVALS = {
+    "CudnnBatchNormBackward0": in_batch_norm,
+    "NativeBatchNormBackward0": in_batch_norm,
+    "NativeGroupNormBackward0": in_group_norm,
+}
+"""What is kept of each column as soon as it arrives, for it is a small part of the cotangent."""

@@ -7,6 +7,9 @@ samples are in these, and the shape of the input. It returns a `Contribution`, o
 sample before it is used (see `calibration`), and what has no rule is differentiated sample by
 sample.
 
+Where a rule needs little of a cotangent, `ARRIVALS` reduces each column as it comes, so that not
+all of them have to be held.
+
 To add a rule, write it into the file of its family and add it to that file's `RULES`.
 """
 
@@ -27,6 +30,7 @@ from flattest.modules.squared_gradients import (
 from flattest.modules.squared_gradients.contributions import Contribution
 from flattest.modules.squared_gradients.layouts import Layout
 
+Arrival = Callable[[Tensor], Tensor]
 Rule = Callable[[Any, int, Tensor, Layout, tuple[int, ...]], Contribution]
 
 RULES: dict[str, Rule] = {
@@ -36,3 +40,6 @@ RULES: dict[str, Rule] = {
     **linear.RULES,
     **normalisation.RULES,
 }
+
+ARRIVALS: dict[str, Callable[[Any], Arrival | None]] = dict(normalisation.ARRIVALS)
+"""For some kinds of node, what is kept of each column of cotangents as soon as it arrives."""

@@ -7,7 +7,7 @@ which no gradient of a parameter is formed. `sample_by_sample` is plain autograd
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from flattest.modules.squared_gradients.forms import Forms
 from flattest.modules.squared_gradients.graph import Frontier, Graph, Use
 from flattest.modules.squared_gradients.layouts import Layout, Order, Unsupported
 from flattest.modules.squared_gradients.one_tensor import Part, part, squares
-from flattest.modules.squared_gradients.rules import RULES
+from flattest.modules.squared_gradients.rules import ARRIVALS, RULES, Arrival
 
 
 class Way(NamedTuple):
@@ -155,10 +155,11 @@ def _parts(
 def _cotangents(
     outputs: Tensor, nodes: list[Any], columns: Tensor, batched: bool
 ) -> dict[int, Tensor] | None:
-    """Return the cotangents of the outputs of nodes, for all columns; None where that fails."""
+    """Return what rules need of the cotangents of nodes, for all columns; None where that fails."""
     edges = [GradientEdge(node, 0) for node in nodes]
+    arrivals = [ARRIVALS[node.name()](node) if node.name() in ARRIVALS else None for node in nodes]
     try:
-        found = gradients(outputs, edges, columns, batched)
+        found = gradients(outputs, edges, columns, batched, arrivals)
     except RuntimeError:
         if batched:  # an operation without a rule for batches
             return None
@@ -169,7 +170,11 @@ def _cotangents(
 
 
 def gradients(
-    outputs: Tensor, inputs: list[Any], columns: Tensor, batched: bool
+    outputs: Tensor,
+    inputs: list[Any],
+    columns: Tensor,
+    batched: bool,
+    arrivals: Sequence[Arrival | None] | None = None,
 ) -> list[Tensor | None]:
     """Return gradients for several cotangents, together or one after the other.
 
@@ -183,39 +188,56 @@ def gradients(
         Cotangents of the outputs.
     batched : bool
         Whether to take them together.
+    arrivals : sequence of callable or None, optional
+        For each input, what is kept of a gradient by it.
 
     Returns
     -------
     list of Tensor or None
         One of shape (c, ...) for each input, None where no gradient arrives.
     """
+    arrivals = [None] * len(inputs) if arrivals is None else arrivals
     if batched:
-        return list(
-            torch.autograd.grad(
-                outputs,
-                inputs,
-                columns,
-                retain_graph=True,
-                allow_unused=True,
-                is_grads_batched=True,
-            )
+        together = torch.autograd.grad(
+            outputs,
+            inputs,
+            columns,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
         )
-    single = [
-        torch.autograd.grad(outputs, inputs, column, retain_graph=True, allow_unused=True)
-        for column in columns
-    ]
-    stacked: list[Tensor | None] = []
-    for entries in zip(*single, strict=True):
-        shaped = next((entry for entry in entries if entry is not None), None)
-        if shaped is None:
-            stacked.append(None)
-            continue
-        zero = torch.zeros_like(shaped)
-        parts = [zero if entry is None else entry for entry in entries]
-        # In memory samples come before columns, as products with each sample's patches need it.
-        axis = min(1, shaped.ndim)
-        stacked.append(torch.stack(parts, dim=axis).movedim(axis, 0))
-    return stacked
+        return [
+            values
+            if values is None or arrival is None
+            else torch.stack([arrival(column) for column in values])
+            for values, arrival in zip(together, arrivals, strict=True)
+        ]
+    stacks: list[Tensor | None] = [None] * len(inputs)
+    for index, column in enumerate(columns):
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            outputs, inputs, column, retain_graph=True, allow_unused=True
+        )
+        for place, (values, arrival) in enumerate(zip(found, arrivals, strict=True)):
+            if values is not None:
+                kept = values if arrival is None else arrival(values)
+                stack = stacks[place]
+                if stack is None:
+                    stack = stacks[place] = _empty_stack(kept, len(columns))
+                    stack[:index] = 0
+                stack[index] = kept
+            elif (stack := stacks[place]) is not None:
+                stack[index] = 0
+    return stacks
+
+
+def _empty_stack(entry: Tensor, length: int) -> Tensor:
+    """Return room for several tensors, one per column.
+
+    In memory samples come before columns, as products with each sample's patches need it.
+    """
+    axis = min(1, entry.ndim)
+    shape = [*entry.shape[:axis], length, *entry.shape[axis:]]
+    return entry.new_empty(shape).movedim(axis, 0)
 
 
 def sample_by_sample(
