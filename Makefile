@@ -12,6 +12,7 @@ RUNTIME := $(VENV)/.installed-runtime
 STUDY   := $(VENV)/.installed-study
 PEERS   := $(VENV)/.installed-peers
 DEV     := $(VENV)/.installed-dev
+HOSTS   := $(VENV)/.installed-hosts
 DOCS    := $(VENV)/.installed-docs
 RELEASE := $(VENV)/.installed-release
 OLDEST  := .venv-oldest
@@ -37,13 +38,14 @@ UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_
 	tests/commands $(addprefix tests/tables/,test_preparing.py test_report.py test_single_rows.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test slow lint docs dist oldest bench bench-regressor bench-trace clean
+.PHONY: help demo reproduce test slow integrations lint docs dist oldest bench bench-regressor bench-trace clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
 	@echo "make reproduce  every claim and its limits, measured: a report, in minutes on two cores"
 	@echo "make test       lint, types, tests, doctests"
 	@echo "make slow       the tests marked slow"
+	@echo "make integrations  the tests beside Lightning, transformers, laplace-torch and TensorBoard"
 	@echo "make lint       ruff and mypy only"
 	@echo "make docs       the site, into build/docs; every warning is an error"
 	@echo "make dist       the wheel and the source archive, tried in an environment of their own"
@@ -76,6 +78,14 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) -e '.[dev]'
 	@touch $(RUNTIME) $@
 
+# Without torchvision, which laplace-torch asks for and does not use here: the registry's wheels fail
+# beside a PyTorch built for processors, and others take it for usable as soon as it is there.
+$(HOSTS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing flattest and the packages it works with into $(VENV) (about a minute) ..."
+	@$(INSTALL) -e '.[dev,integrations]'
+	@$(BIN)/python -m pip uninstall -qq -y torchvision
+	@touch $(RUNTIME) $(DEV) $@
+
 $(DOCS): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing flattest and what its site is built with into $(VENV) (about a minute) ..."
 	@$(INSTALL) -e '.[docs]'
@@ -103,6 +113,9 @@ test: lint
 
 slow: $(DEV)
 	$(PYTEST) -m slow tests
+
+integrations: $(HOSTS)
+	$(PYTEST) $(TYPED) --doctest-modules src/flattest/integrations tests/integrations
 
 # Nothing is fetched, and nothing written but files that git ignores.
 docs: $(DOCS)
