@@ -24,6 +24,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # One thread per test process: the processes already use the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=25
+SPHINX := OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet
 # Check every jaxtyping annotation (shapes and types) of the package at run time, in tests of its
 # parts and in all docstrings' examples. It takes as long again as what it checks, so that these
 # run without it: whole fits and searches, whose parts the other tests call; processes of their own,
@@ -38,7 +39,7 @@ UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_
 	tests/commands $(addprefix tests/tables/,test_preparing.py test_report.py test_single_rows.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test slow integrations lint docs dist oldest bench bench-regressor bench-trace clean
+.PHONY: help demo reproduce test slow integrations examples lint docs docs-full dist oldest bench bench-regressor bench-trace clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
@@ -48,6 +49,8 @@ help:
 	@echo "make integrations  the tests beside Lightning, transformers, laplace-torch and TensorBoard"
 	@echo "make lint       ruff and mypy only"
 	@echo "make docs       the site, into build/docs; every warning is an error"
+	@echo "make docs-full  the same with the examples run: output, figures, notebooks"
+	@echo "make examples   every example as a test"
 	@echo "make dist       the wheel and the source archive, tried in an environment of their own"
 	@echo "make oldest     tests with the oldest versions that the metadata admits"
 	@echo "make bench      the benchmarks, on all cores"
@@ -119,9 +122,16 @@ integrations: $(HOSTS)
 
 # Nothing is fetched, and nothing written but files that git ignores.
 docs: $(DOCS)
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet \
-		-d build/doctrees docs build/docs
+	$(SPHINX) -D plot_gallery=0 -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html"
+
+docs-full: $(DOCS)
+	rm -rf docs/gallery
+	$(SPHINX) -D plot_gallery=1 -d build/doctrees-full docs build/docs-full
+	@echo "Open build/docs-full/index.html"
+
+examples: $(DOCS)
+	MPLBACKEND=agg $(PYTEST) -m 'slow or not slow' tests/test_examples.py
 
 # The last step is that of someone who has the wheel only.
 dist: $(RELEASE)

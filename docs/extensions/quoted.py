@@ -35,6 +35,35 @@ def environments() -> str:
     return "\n".join(rows) + "\n"
 
 
+def laplace() -> str:
+    """Compare the backends of laplace-torch, from the stored results."""
+    import quote
+
+    cells: dict[str, dict[str, str]] = {}
+    for row in quote.read("laplace")["results"]["fits"]:
+        title = f"{row['network']}, {row['parameters']:,} parameters"
+        cells.setdefault(title, {})[row["backend"]] = _fit(row)
+    backends = list(dict.fromkeys(name for row in cells.values() for name in row))
+    lines = [
+        f"| network | {' | '.join(f'`{name}`' for name in backends)} |",
+        "|---" * (1 + len(backends)) + "|",
+    ]
+    for title, found in cells.items():
+        lines.append(f"| {title} | {' | '.join(found.get(name, '') for name in backends)} |")
+    return "\n".join([*lines, ""])
+
+
+def _fit(row: dict[str, Any]) -> str:
+    """Say in a table's cell how a backend did."""
+    if "error" in row:
+        memory = "alloc" in row["error"] or "MemoryError" in row["error"]
+        stopped = row["error"].startswith("stopped")
+        return row["error"] if stopped else "out of memory" if memory else "fails"
+    if row["wrong"]:
+        return f"**off by {row['relative_error']:.0%}**"
+    return f"{row['seconds']:.2g} s, {row['memory_mb']:,.0f} MB"
+
+
 def flat() -> str:
     """Compare the orbit minima and the test errors of the stored interpolators."""
     import quote
@@ -101,6 +130,7 @@ PARTS = {
     "figures.md": figures,
     "environments.md": environments,
     "flat.md": flat,
+    "laplace.md": laplace,
     "methods.md": methods,
     "claims.md": claims,
     "commands.md": commands,
