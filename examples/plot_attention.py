@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 
 
 torch.manual_seed(0)
-X = torch.randint(0, 4, (256, 9))
+X = torch.randint(0, 4, (160, 9))
 y = ((X == 0).sum(1) > (X == 1).sum(1)).long()
 net = Classifier().double()
 optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -92,7 +92,7 @@ def measured(each):
     return ft.measure(each, X, y, loss="cross_entropy", symmetry="all", residual="none")
 
 
-sizes = [0.0, *[0.1] * 3, *[0.2] * 3, *[0.4] * 3, *[0.8] * 3]
+sizes = [0.0, *[0.1] * 2, *[0.2] * 2, *[0.4] * 2, *[0.8] * 2]
 twins = [twin(noise) for noise in sizes]
 change = max((each(X) - net(X)).abs().max().item() for each in twins)
 print(f"largest change of an output: {change:.0e}")
@@ -102,7 +102,7 @@ results = [measured(each) for each in twins]
 # The Gauss-Newton trace and its minimum
 # --------------------------------------
 #
-# The traces of the thirteen networks are strewn; the minimum over the symmetries is one number.
+# The traces of the nine networks are strewn; the minimum over the symmetries is one number.
 
 fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 ax.plot(sizes, [r.gauss_newton for r in results], "o", color="#0072B2", label="Gauss-Newton trace")

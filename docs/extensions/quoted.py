@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 
 
 def figures() -> str:
-    """Quote the benchmark figures as the README has them."""
+    """Quote the benchmark figures."""
     import quote
 
     return quote.quotation()
@@ -42,7 +42,7 @@ def laplace() -> str:
     cells: dict[str, dict[str, str]] = {}
     for row in quote.read("laplace")["results"]["fits"]:
         title = f"{row['network']}, {row['parameters']:,} parameters"
-        cells.setdefault(title, {})[row["backend"]] = _fit(row)
+        cells.setdefault(title, {})[row["backend"]] = quote.fate(row)
     backends = list(dict.fromkeys(name for row in cells.values() for name in row))
     lines = [
         f"| network | {' | '.join(f'`{name}`' for name in backends)} |",
@@ -51,17 +51,6 @@ def laplace() -> str:
     for title, found in cells.items():
         lines.append(f"| {title} | {' | '.join(found.get(name, '') for name in backends)} |")
     return "\n".join([*lines, ""])
-
-
-def _fit(row: dict[str, Any]) -> str:
-    """Say in a table's cell how a backend did."""
-    if "error" in row:
-        memory = "alloc" in row["error"] or "MemoryError" in row["error"]
-        stopped = row["error"].startswith("stopped")
-        return row["error"] if stopped else "out of memory" if memory else "fails"
-    if row["wrong"]:
-        return f"**off by {row['relative_error']:.0%}**"
-    return f"{row['seconds']:.2g} s, {row['memory_mb']:,.0f} MB"
 
 
 def flat() -> str:
