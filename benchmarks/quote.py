@@ -106,7 +106,7 @@ _TRACES = {"LeNet": "trace of a LeNet to 1 %", "GELU MLP": "trace of an MLP with
 
 
 def _trace_row(name: str, label: str) -> str:
-    """Compare the passes to the trace of the Hessian, which may be that of the Gauss-Newton part."""
+    """Compare the passes to the trace of the Hessian, which may be the Gauss-Newton part's."""
     stored = read("trace")["results"][0]
     truth = stored["truths"][name]
     same = truth["gauss_newton"] == truth["hessian"]
@@ -140,8 +140,9 @@ def _laplace_row() -> str:
     ours = rows.pop("FlattestGGN")
     theirs = "; ".join(f"{name} {fate(row)}" for name, row in rows.items())
     return (
-        f"| diagonal of a ResNet-18 with sums in place, laplace-torch, {stored['settings']['batch']} "
-        f"samples, {stored['settings']['gigabytes']:g} GB | {fate(ours)} | {theirs} |"
+        "| diagonal of a ResNet-18 with sums in place, laplace-torch, "
+        f"{stored['settings']['batch']} samples, {stored['settings']['gigabytes']:g} GB "
+        f"| {fate(ours)} | {theirs} |"
     )
 
 

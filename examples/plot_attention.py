@@ -110,7 +110,7 @@ ax.plot(
     sizes, [r.orbit_minimum for r in results], "D", color="#D55E00", label="minimum over symmetries"
 )
 ax.set(yscale="log", xlabel="size of the matrices' noise", ylabel="trace")
-ax.set_title("The trace of networks with the same outputs, and its minimum over all symmetries")
+ax.set_title("Networks with the same outputs: traces, and their minimum")
 ax.legend(frameon=False)
 plt.show()
 minima = [r.orbit_minimum for r in results]

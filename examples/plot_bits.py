@@ -100,7 +100,7 @@ ax.plot(
     budgets, [r[0] for r in losses["exact traces"]], "o-", color="#D55E00", label="exact traces"
 )
 ax.set(yscale="log", xlabel="average bits of a weight", ylabel="rise of the training loss")
-ax.set_title("Rise of the loss by rounding: bits from exact traces, from noisy ones, and uniform")
+ax.set_title("What rounding costs: bits from exact traces, noisy ones, uniform")
 ax.legend(frameon=False)
 plt.show()
 

@@ -109,7 +109,7 @@ ax.plot(counts, means.T, color="#56B4E9", lw=1.2)
 ax.plot([], [], color="#56B4E9", label="five runs of Hutchinson's estimator")
 ax.axhline(flatness.trace, color="#D55E00", lw=2, label="exact")
 ax.set(xlabel="probes", ylabel="trace of the Hessian", xlim=(1, 40))
-ax.set_title("The exact trace of a ResNet-20, and five runs of Hutchinson's estimator")
+ax.set_title("A ResNet-20: exact trace, and five runs of Hutchinson's estimator")
 ax.legend(frameon=False)
 plt.show()
 

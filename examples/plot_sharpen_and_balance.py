@@ -71,6 +71,6 @@ for shift, (name, found), colour in zip(
     traces = {layer.name: layer.trace for layer in found.layers}
     ax.bar(places + shift, [traces[layer] for layer in names], 0.25, color=colour, label=name)
 ax.set(yscale="log", ylabel="trace of the layer", xticks=places, xticklabels=names)
-ax.set_title("The trace by layer of a trained network and of two with the same outputs")
+ax.set_title("Trace by layer: a trained network, and two with its outputs")
 ax.legend(frameon=False)
 plt.show()

@@ -90,6 +90,6 @@ for (method, rows), colour in zip(records.groupby("method"), ("#0072B2", "#D55E0
         rows["n_samples"], rows["error"].clip(1e-30), "o", color=colour, alpha=0.6, label=method
     )
 ax.set(yscale="log", xlabel="samples", ylabel="relative test error")
-ax.set_title("Test errors of two interpolators, by a sweep on a Dask cluster")
+ax.set_title("Test errors of two interpolators, by a sweep on Dask")
 ax.legend(frameon=False)
 plt.show()
