@@ -53,6 +53,28 @@ def laplace() -> str:
     return "\n".join([*lines, ""])
 
 
+def monitor() -> str:
+    """Say what share of a training the monitor takes, from the stored results."""
+    import quote
+
+    rows = quote.read("monitor")["results"]
+    every = list(rows[0]["shares"])
+    lines = [
+        "| network | minimum over scales | training step | measurement | "
+        + " | ".join(f"every {k} steps" for k in every)
+        + " |",
+        "|---" * (4 + len(every)) + "|",
+    ]
+    for row in rows:
+        shares = " | ".join(f"{row['shares'][k]:.1%}" for k in every)
+        wanted = "no" if row["symmetry"] == "none" else "yes"
+        lines.append(
+            f"| {row['network']} | {wanted} | {row['step_seconds']:.2g} s "
+            f"| {row['measurement_seconds']:.2g} s | {shares} |"
+        )
+    return "\n".join([*lines, ""])
+
+
 def flat() -> str:
     """Compare the orbit minima and the test errors of the stored interpolators."""
     import quote
@@ -120,6 +142,7 @@ PARTS = {
     "environments.md": environments,
     "flat.md": flat,
     "laplace.md": laplace,
+    "monitor.md": monitor,
     "methods.md": methods,
     "claims.md": claims,
     "commands.md": commands,
