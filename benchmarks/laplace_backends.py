@@ -223,6 +223,7 @@ def main() -> None:
                 row = {"network": network, "backend": name, "error": error}
             rows.append(row)
             print(row)
+    rows.sort(key=lambda row: NETWORKS.index(row["network"]))
     settings = {"batch": BATCH, "gigabytes": options.gigabytes, "limit": options.limit}
     write(options.out, {"settings": settings, "fits": rows})
 

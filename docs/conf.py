@@ -49,7 +49,6 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"digits_training\.py",
     "within_subsection_order": "ExampleTitleSortKey",
     "download_all_examples": False,
     "abort_on_example_error": True,

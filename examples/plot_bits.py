@@ -17,22 +17,44 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from digits_training import accuracy, digits, train
+from sklearn.datasets import load_digits
 from torch import nn
 
 import flattest as ft
 
 torch.manual_seed(0)
-X, y, X_test, y_test = digits()
+images, classes = load_digits(return_X_y=True)
+order = torch.randperm(len(images))
+X = torch.from_numpy(images).float().reshape(-1, 1, 8, 8)[order] / 16
+y = torch.from_numpy(classes)[order]
+X, X_test, y, y_test = X[:1347], X[1347:], y[:1347], y[1347:]
+
+
+def train(net, epochs):
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    net.train()
+    for _ in range(epochs):
+        for some in torch.randperm(len(X)).split(64):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(net(X[some]), y[some]).backward()
+            optimiser.step()
+    return net.eval()
+
+
+def accuracy(net):
+    with torch.no_grad():
+        return (net(X_test).argmax(1) == y_test).float().mean().item()
+
+
 net = nn.Sequential(
     *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
     *(nn.Conv2d(8, 16, 3, padding=1, stride=2), nn.BatchNorm2d(16), nn.ReLU()),
     *(nn.Conv2d(16, 16, 3, padding=1, stride=2), nn.BatchNorm2d(16), nn.ReLU()),
     *(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)),
 )
-net = train(net, X, y, epochs=8)
+net = train(net, epochs=8)
 flatness = ft.measure(net, X, y, loss="cross_entropy")
-print(f"accuracy {accuracy(net, X_test, y_test):.1%}, {flatness.n_parameters:,} parameters")
+print(f"accuracy {accuracy(net):.1%}, {flatness.n_parameters:,} parameters")
 
 # %%
 # Bits from exact traces

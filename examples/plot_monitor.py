@@ -14,12 +14,16 @@ transformers.
 
 import matplotlib.pyplot as plt
 import torch
-from digits_training import digits
+from sklearn.datasets import load_digits
 from torch import nn
 
 from flattest.integrations import FlatnessMonitor
 
-X, y, X_test, y_test = digits()
+torch.manual_seed(0)
+images, classes = load_digits(return_X_y=True)
+order = torch.randperm(len(images))
+X = torch.from_numpy(images).float().reshape(-1, 1, 8, 8)[order] / 16
+y = torch.from_numpy(classes)[order]
 
 
 def watched(rate):

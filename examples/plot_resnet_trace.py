@@ -16,7 +16,7 @@ import time
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from digits_training import accuracy, digits, train
+from sklearn.datasets import load_digits
 from torch import nn
 
 import flattest as ft
@@ -57,9 +57,31 @@ class ResNet20(nn.Module):
 
 
 torch.manual_seed(0)
-X, y, X_test, y_test = digits()
-net = train(ResNet20(), X, y, epochs=3)
-print(f"{accuracy(net, X_test, y_test):.1%} of the test images are recognised")
+images, classes = load_digits(return_X_y=True)
+order = torch.randperm(len(images))
+X = torch.from_numpy(images).float().reshape(-1, 1, 8, 8)[order] / 16
+y = torch.from_numpy(classes)[order]
+X, X_test, y, y_test = X[:1347], X[1347:], y[:1347], y[1347:]
+
+
+def train(net, epochs):
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    net.train()
+    for _ in range(epochs):
+        for some in torch.randperm(len(X)).split(64):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(net(X[some]), y[some]).backward()
+            optimiser.step()
+    return net.eval()
+
+
+def accuracy(net):
+    with torch.no_grad():
+        return (net(X_test).argmax(1) == y_test).float().mean().item()
+
+
+net = train(ResNet20(), epochs=3)
+print(f"{accuracy(net):.1%} of the test images are recognised")
 
 # %%
 # Exactly

@@ -23,7 +23,7 @@ from distributed import LocalCluster
 from flattest.sweeps import Store, Trial, run, trial_function, workers
 
 folder = Path(tempfile.mkdtemp())
-(folder / "trials.py").write_text(
+_ = (folder / "trials.py").write_text(
     """
 from dataclasses import dataclass
 

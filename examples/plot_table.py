@@ -54,9 +54,9 @@ print(f"{regressor.n_directions_} directions, R2 on new rows {score:.3f}")
 #
 # What makes up each direction, with its share in the function.
 
-fig, axes = plt.subplots(
-    1, regressor.n_directions_, figsize=(8, 3.6), layout="constrained", squeeze=False, sharey=True
-)
+k = regressor.n_directions_
+fig, axes = plt.subplots(1, k, figsize=(8, 3.6), squeeze=False, sharey=True)
+fig.set_layout_engine("constrained")
 ft.DirectionsDisplay.from_estimator(model, ax=axes.ravel())
 fig.suptitle("What makes up the directions found")
 plt.show()
@@ -67,12 +67,11 @@ plt.show()
 #
 # What the target does along each of them.
 
-fig, axes = plt.subplots(
-    1, regressor.n_directions_, figsize=(8, 3.6), layout="constrained", squeeze=False
-)
-ft.LinkDisplay.from_estimator(
-    model, table[:200], strength[:200], target_name="strength", ax=axes.ravel()
-)
+k = regressor.n_directions_
+fig, axes = plt.subplots(1, k, figsize=(8, 3.6), squeeze=False)
+fig.set_layout_engine("constrained")
+seen = table[:200], strength[:200]
+ft.LinkDisplay.from_estimator(model, *seen, target_name="strength", ax=axes.ravel())
 fig.suptitle("The strength along the directions found")
 plt.show()
 
