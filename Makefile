@@ -12,6 +12,7 @@ RUNTIME := $(VENV)/.installed-runtime
 STUDY   := $(VENV)/.installed-study
 PEERS   := $(VENV)/.installed-peers
 DEV     := $(VENV)/.installed-dev
+HOSTS   := $(VENV)/.installed-hosts
 DOCS    := $(VENV)/.installed-docs
 RELEASE := $(VENV)/.installed-release
 OLDEST  := .venv-oldest
@@ -23,6 +24,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # One thread per test process: the processes already use the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=25
+SPHINX := OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet
 # Check every jaxtyping annotation (shapes and types) of the package at run time, in tests of its
 # parts and in all docstrings' examples. It takes as long again as what it checks, so that these
 # run without it: whole fits and searches, whose parts the other tests call; processes of their own,
@@ -37,15 +39,18 @@ UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_
 	tests/commands $(addprefix tests/tables/,test_preparing.py test_report.py test_single_rows.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test slow lint docs dist oldest bench bench-regressor bench-trace clean
+.PHONY: help demo reproduce test slow integrations examples lint docs docs-full dist oldest bench bench-regressor bench-trace clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
 	@echo "make reproduce  every claim and its limits, measured: a report, in minutes on two cores"
 	@echo "make test       lint, types, tests, doctests"
 	@echo "make slow       the tests marked slow"
+	@echo "make integrations  the tests beside Lightning, transformers, laplace-torch and TensorBoard"
 	@echo "make lint       ruff and mypy only"
 	@echo "make docs       the site, into build/docs; every warning is an error"
+	@echo "make docs-full  the same with the examples run: output, figures, notebooks"
+	@echo "make examples   every example as a test"
 	@echo "make dist       the wheel and the source archive, tried in an environment of their own"
 	@echo "make oldest     tests with the oldest versions that the metadata admits"
 	@echo "make bench      the benchmarks, on all cores"
@@ -76,6 +81,14 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) -e '.[dev]'
 	@touch $(RUNTIME) $@
 
+# Without torchvision, which laplace-torch asks for and does not use here: the registry's wheels fail
+# beside a PyTorch built for processors, and others take it for usable as soon as it is there.
+$(HOSTS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing flattest and the packages it works with into $(VENV) (about a minute) ..."
+	@$(INSTALL) -e '.[dev,integrations]'
+	@$(BIN)/python -m pip uninstall -qq -y torchvision
+	@touch $(RUNTIME) $(DEV) $@
+
 $(DOCS): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing flattest and what its site is built with into $(VENV) (about a minute) ..."
 	@$(INSTALL) -e '.[docs]'
@@ -104,11 +117,21 @@ test: lint
 slow: $(DEV)
 	$(PYTEST) -m slow tests
 
+integrations: $(HOSTS)
+	$(PYTEST) $(TYPED) --doctest-modules src/flattest/integrations tests/integrations
+
 # Nothing is fetched, and nothing written but files that git ignores.
 docs: $(DOCS)
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet \
-		-d build/doctrees docs build/docs
+	$(SPHINX) -D plot_gallery=0 -d build/doctrees docs build/docs
 	@echo "Open build/docs/index.html"
+
+docs-full: $(DOCS)
+	rm -rf docs/gallery
+	$(SPHINX) -D plot_gallery=1 -d build/doctrees-full docs build/docs-full
+	@echo "Open build/docs-full/index.html"
+
+examples: $(DOCS)
+	MPLBACKEND=agg $(PYTEST) -m 'slow or not slow' tests/test_examples.py
 
 # The last step is that of someone who has the wheel only.
 dist: $(RELEASE)

@@ -1,8 +1,13 @@
-"""Quote the stored benchmark results in the README, between its two markers."""
+"""Quote the stored benchmark results.
+
+A comparison stands in the README, between its two markers; the site's page of benchmarks has all
+figures.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -40,7 +45,7 @@ def interpolation_rows() -> list[str]:
 
 
 def quotation() -> str:
-    """Write the whole passage."""
+    """Write all figures, for the site."""
     interpolation, measurement = read("interpolate"), read("measure")
     environment = interpolation["environment"]
     large, small = measurement["results"]
@@ -83,11 +88,119 @@ def quotation() -> str:
     return "\n".join(lines) + "\n"
 
 
+def comparison() -> str:
+    """Write the table of the README: what people use now, and flattest."""
+    rows = [
+        "| | flattest | others |",
+        "|---|---|---|",
+        *(_trace_row(name, label) for name, label in _TRACES.items()),
+        _laplace_row(),
+        _interpolation_row(),
+        _regression_row(),
+    ]
+    return "\n".join(rows) + "\n"
+
+
+_TRACES = {"LeNet": "trace of a LeNet to 1 %", "GELU MLP": "trace of an MLP with GELU to 1 %"}
+"""The networks of trace.json that the README names; the others are on the site."""
+
+
+def _trace_row(name: str, label: str) -> str:
+    """Compare the passes to the trace of the Hessian, which may be the Gauss-Newton part's."""
+    stored = read("trace")["results"][0]
+    truth = stored["truths"][name]
+    same = truth["gauss_newton"] == truth["hessian"]
+    ways = {
+        way["way"]: way
+        for way in stored["ways"]
+        if way["problem"] == name
+        and "passes_to_target" in way
+        and (way["matrix"] == "hessian" or (same and way["exact"]))
+    }
+    ours = ways["flattest, Hessian"]
+    theirs = "; ".join(
+        f"{way.partition(',')[0]} {_passes(each)}"
+        for way, each in ways.items()
+        if not way.startswith("flattest")
+    )
+    return f"| {label} | {_passes(ours)} passes{', exact' * same} | {theirs} |"
+
+
+def _passes(way: dict[str, Any]) -> str:
+    """Write a number of passes with two digits, as far as it is known."""
+    passes = way["passes_to_target"]
+    rounded = round(passes, 1 - math.floor(math.log10(passes)))
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.1f}"
+
+
+def _laplace_row() -> str:
+    """Compare the diagonals of a ResNet-18."""
+    stored = read("laplace")["results"]
+    rows = {row["backend"]: row for row in stored["fits"] if row["network"] == "ResNet-18"}
+    ours = rows.pop("FlattestGGN")
+    theirs = "; ".join(f"{name} {fate(row)}" for name, row in rows.items())
+    return (
+        "| diagonal of a ResNet-18 with sums in place, laplace-torch, "
+        f"{stored['settings']['batch']} samples, {stored['settings']['gigabytes']:g} GB "
+        f"| {fate(ours)} | {theirs} |"
+    )
+
+
+def fate(row: dict[str, Any]) -> str:
+    """Say how a backend of laplace-torch did."""
+    if "error" in row:
+        if row["error"].startswith("stopped"):
+            return row["error"]
+        return "out of memory" if "alloc" in row["error"].lower() else "fails"
+    if row["wrong"]:
+        return f"off by {row['relative_error']:.0%}"
+    return f"{row['seconds']:.2g} s, {row['memory_mb']:,.0f} MB"
+
+
+def _interpolation_row() -> str:
+    """Compare the test errors of interpolators of three ReLU directions."""
+    results = [r for r in read("interpolate")["results"] if r["links"] == ["relu"] * 3]
+    errors = {
+        f"{r['method']} {r['options'].get('init_scale', '')}".strip(): statistics.median(
+            trial["test_error"] for trial in r["trials"]
+        )
+        for r in results
+    }
+    large, small = (errors[f"gradient_descent {scale}"] for scale in (1.0, 0.01))
+    return (
+        "| test error of a network that fits 400 samples of 20 features, 3 directions | "
+        f"{errors['flattest']:.0e} | gradient descent {small:.0e} from a small start, {large:.0f} "
+        "from a large one |"
+    )
+
+
+def _regression_row() -> str:
+    """Compare the errors of regressors on the grid of links."""
+    errors: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for record in read("regressor")["results"]:
+        if record["kind"] == "grid":
+            cell = errors.setdefault((record["name"], record["d"], record["n"]), {})
+            cell.setdefault(record["learner"], []).append(1 - record["r2"])
+    learners = {learner for cell in errors.values() for learner in cell}
+    ratios, best = [], 0
+    for cell in errors.values():
+        if set(cell) == learners:
+            means = {learner: statistics.fmean(values) for learner, values in cell.items()}
+            ours = means.pop("MultiIndexRegressor")
+            ratios.append(ours / min(means.values()))
+            best += ratios[-1] <= 1.02
+    return (
+        f"| few directions with noise, {len(ratios)} kinds of data | best in {best} | its error is "
+        f"{statistics.median(ratios):.2g} times that of the best of {len(learners) - 1} others, in "
+        "the median |"
+    )
+
+
 def main() -> None:
     text = README.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     tail = rest.split(END)[1]
-    README.write_text(f"{head}{BEGIN}{quotation()}{END}{tail}", encoding="utf-8")
+    README.write_text(f"{head}{BEGIN}{comparison()}{END}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ extensions = [
     "myst_parser",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
     "mathml",
     "quoted",
     "names",
@@ -43,7 +44,24 @@ myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+# `make docs` shows the examples without running them, `make docs-full` with their output.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "within_subsection_order": "ExampleTitleSortKey",
+    "download_all_examples": False,
+    "abort_on_example_error": True,
+    "write_computation_times": False,
+    "show_signature": False,
+    "show_memory": False,
+    "min_reported_time": 1,
+    "matplotlib_animations": False,
+    "image_srcset": ["2x"],
+}
+
 autosummary_generate = True
+autodoc_mock_imports = ["laplace", "lightning", "transformers"]  # hosts of the integrations
 autodoc_typehints = "none"  # the docstrings say what types mean
 autodoc_member_order = "groupwise"
 numpydoc_show_class_members = False  # the template lists them, each with its own docstring

@@ -195,3 +195,26 @@ def test_symmetries_do_not_depend_on_the_device(name, batch_norm):
     assert all(parameter.is_cuda for parameter in changed.parameters())
     x = [value.cuda() for value in inputs]
     torch.testing.assert_close(changed(*x), there.module(*x), rtol=1e-10, atol=1e-10)
+
+
+def test_watching_does_not_change_a_training_on_the_device():
+    from flattest.integrations import FlatnessMonitor
+
+    def trained(watched):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(7, 8), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3)
+        ).cuda()
+        X, labels = torch.randn(40, 7), torch.randint(0, 3, (40,))
+        monitor = FlatnessMonitor(X[:8], labels[:8], loss="cross_entropy")  # moved to the device
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(5):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(net(X.cuda()), labels.cuda()).backward()
+            optimiser.step()
+            if watched:
+                assert monitor.measure(net).device.startswith("cuda")
+        return [p.tolist() for p in net.parameters()]
+
+    with torch.random.fork_rng():
+        assert trained(True) == trained(False)

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 
 
 def figures() -> str:
-    """Quote the benchmark figures as the README has them."""
+    """Quote the benchmark figures."""
     import quote
 
     return quote.quotation()
@@ -75,6 +75,46 @@ def _passes(row: dict[str, Any]) -> str:
     if row["wrong"]:
         return f"wrong by {row['relative_bias']:.0%}"
     return f"{row['passes_to_target']:,.0f} ({row['memory_mb']:.0f})"
+
+
+def laplace() -> str:
+    """Compare the backends of laplace-torch, from the stored results."""
+    import quote
+
+    cells: dict[str, dict[str, str]] = {}
+    for row in quote.read("laplace")["results"]["fits"]:
+        title = f"{row['network']}, {row['parameters']:,} parameters"
+        cells.setdefault(title, {})[row["backend"]] = quote.fate(row)
+    backends = list(dict.fromkeys(name for row in cells.values() for name in row))
+    lines = [
+        f"| network | {' | '.join(f'`{name}`' for name in backends)} |",
+        "|---" * (1 + len(backends)) + "|",
+    ]
+    for title, found in cells.items():
+        lines.append(f"| {title} | {' | '.join(found.get(name, '') for name in backends)} |")
+    return "\n".join([*lines, ""])
+
+
+def monitor() -> str:
+    """Say what share of a training the monitor takes, from the stored results."""
+    import quote
+
+    rows = quote.read("monitor")["results"]
+    every = list(rows[0]["shares"])
+    lines = [
+        "| network | minimum over scales | training step | measurement | "
+        + " | ".join(f"every {k} steps" for k in every)
+        + " |",
+        "|---" * (4 + len(every)) + "|",
+    ]
+    for row in rows:
+        shares = " | ".join(f"{row['shares'][k]:.1%}" for k in every)
+        wanted = "no" if row["symmetry"] == "none" else "yes"
+        lines.append(
+            f"| {row['network']} | {wanted} | {row['step_seconds']:.2g} s "
+            f"| {row['measurement_seconds']:.2g} s | {shares} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def flat() -> str:
@@ -144,6 +184,8 @@ PARTS = {
     "environments.md": environments,
     "traces.md": traces,
     "flat.md": flat,
+    "laplace.md": laplace,
+    "monitor.md": monitor,
     "methods.md": methods,
     "claims.md": claims,
     "commands.md": commands,

@@ -275,7 +275,7 @@ def test_result_is_readable_and_json_able() -> None:
     table = repr(flatness)
     assert f"{flatness.trace:.6g}" in table
     assert "12 samples, 3 features, width 4, degree 2, torch.float64 on cpu" in table
-    assert flatness == ft.measure(problem.net, problem.X, problem.y)
+    assert flatness.to_dict() == ft.measure(problem.net, problem.X, problem.y).to_dict()
 
 
 def test_what_is_for_others_is_refused() -> None:

@@ -54,7 +54,7 @@ def measuring(model: nn.Module, measured: list[Measured]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.callback(_restore_modules, [_remember(module) for module in model.modules()])
-        stack.callback(_restore_random_state, _random_state(model))
+        stack.callback(restore_random_states, random_states(model))
         stack.callback(_restore_parameters, _remember_parameters(model))
         chosen = {id(entry.tensor) for entry in measured}
         for parameter in model.parameters():
@@ -174,13 +174,32 @@ def _restore_parameters(remembered: list[tuple[Any, ...]]) -> None:
                 parameter.copy_(values)
 
 
-def _random_state(model: nn.Module) -> tuple[Any, ...]:
+def random_states(model: nn.Module) -> tuple[Any, ...]:
+    """Return the states of all random number generators that work on a module may draw from.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The module, whose devices count.
+
+    Returns
+    -------
+    tuple
+        For `restore_random_states`.
+    """
     cuda = [d for d in {p.device for p in model.parameters()} if d.type == "cuda"]
     devices = {device: torch.cuda.get_rng_state(device) for device in cuda}
     return torch.get_rng_state(), devices, np.random.get_state(), random.getstate()  # noqa: NPY002
 
 
-def _restore_random_state(states: tuple[Any, ...]) -> None:
+def restore_random_states(states: tuple[Any, ...]) -> None:
+    """Put the random number generators back.
+
+    Parameters
+    ----------
+    states : tuple
+        What `random_states` returned.
+    """
     torch.set_rng_state(states[0])
     for device, state in states[1].items():
         torch.cuda.set_rng_state(state, device)
