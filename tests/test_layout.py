@@ -39,6 +39,7 @@ LAYERS = [
     "study",
     "tables",
     "measuring",
+    "uses",
     "commands",
 ]
 MAX_CODE_LINES = 300
