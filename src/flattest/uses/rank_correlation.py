@@ -98,18 +98,15 @@ def within_axes(
     0.0
     """
     pairs = _neighbours(records, measure, target)
-    seeds = pairs["seed"].to_numpy()
-    axes = pairs["turned"].to_numpy()
-    products = pairs["product"].to_numpy(dtype=float)
+    by_both = pairs.groupby(["seed", "turned"])["product"].agg(["sum", "count"])
+    sums, counts = (by_both[name].unstack(fill_value=0) for name in ("sum", "count"))
+    names, of_pairs, numbers = sums.index.to_numpy(), sums.to_numpy(), counts.to_numpy()
 
     def psi(chosen: ndarray) -> float:
-        times = (np.asarray(chosen)[:, None] == seeds).sum(0)
-        means = [
-            np.average(products[axes == axis], weights=times[axes == axis])
-            for axis in np.unique(axes)
-            if times[axes == axis].sum()
-        ]
-        return float(np.mean(means)) if means else math.nan
+        times = (np.asarray(chosen)[:, None] == names).sum(0)
+        total = times @ numbers
+        some = total > 0
+        return float(((times @ of_pairs)[some] / total[some]).mean()) if some.any() else math.nan
 
     return psi
 

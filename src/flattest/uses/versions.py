@@ -6,15 +6,16 @@ written to a chip. All versions of a network have the same outputs.
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from flattest.flatness import Flatness
 from flattest.measuring import balance, measure, sharpen
-from flattest.modules.symmetry.finding import symmetries
 from flattest.uses.digits import Split
 from flattest.uses.fitting import trained
 
@@ -79,13 +80,39 @@ def version(kind: str, name: str, random_state: int) -> Version:
         raise ValueError(f"name must be one of {', '.join(VERSIONS)}, not {name!r}.")
     net, data = trained(kind, random_state)
     if name == "trained":
-        return Version(symmetries(net, data.X[:2], batch_norm="fold").module, data)
+        return Version(folded(net), data)
     base = version(kind, "trained", random_state)
     X, y = base.samples
     if name == "sharpened":
         return Version(sharpen(base.net, SHARPENED, X, random_state=random_state), data)
     moved = balance(base.net, X, y, loss="cross_entropy", objective=_OBJECTIVES[name])
     return Version(moved, data)
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """Return a chain of layers with batch normalisation folded into the convolutions before it.
+
+    The convolutions get biases, and nothing is left of the normalisation, so that all parameters
+    are those that a chip would hold, and bias correction finds its biases.
+
+    Parameters
+    ----------
+    net : torch.nn.Sequential
+        The network, in evaluation mode; it is not changed.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        The same function.
+    """
+    layers: list[nn.Module] = []
+    for layer in copy.deepcopy(net).children():
+        before = layers[-1] if layers else None
+        if isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(before, layer)
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers).requires_grad_(True).eval()  # the new biases too
 
 
 @functools.lru_cache(maxsize=128)
