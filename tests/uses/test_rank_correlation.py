@@ -153,11 +153,11 @@ def test_an_ordering_that_is_right_or_reversed() -> None:
 
 @pytest.mark.slow
 def test_how_often_intervals_hold_what_many_trajectories_say() -> None:
-    truth = overall(networks(1500, 10_000), "measure")(np.arange(1500))
+    truth = overall(networks(500, 10_000), "measure")(np.arange(500))
     covered = 0
     for seed in range(200):
         rows = networks(8, seed)
         seeds = pd.Series(np.unique(rows["seed"]), dtype=float)
         found = judge("", "", seeds, "at least", 0.0, overall(rows, "measure"))
         covered += found.low <= truth <= found.high
-    assert 160 <= covered <= 199  # percentile intervals of eight draws are a little too narrow
+    assert 160 <= covered <= 199  # of 200: intervals of eight draws are a little too narrow

@@ -181,7 +181,7 @@ def trained(kind: str, random_state: int, n_samples: int = 1000) -> Trained:
     --------
     >>> from flattest.uses.fitting import scores, trained
     >>> net, data = trained("mlp", 0, n_samples=300)
-    >>> scores(net, data.X, data.y).error < 0.01
+    >>> scores(net, data.X, data.y).error < 0.1
     True
     """
     chosen = KINDS[kind]
