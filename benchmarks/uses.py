@@ -9,13 +9,13 @@ reads the folder of a finished study and writes `results/uses.json` and the figu
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from environment import RESULTS, environment
+from PIL import Image
 
 DOCS = Path(__file__).parent.parent / "docs" / "uses"
 
@@ -59,7 +59,8 @@ def main(folder: Path) -> None:
     (RESULTS / "uses.json").write_text(text + "\n", encoding="utf-8")
     DOCS.mkdir(exist_ok=True)
     for name in found["parts"]:
-        shutil.copyfile(folder / f"{name}.png", DOCS / f"{name}.png")
+        with Image.open(folder / f"{name}.png") as figure:  # few colours: a third of the bytes
+            figure.convert("RGB").quantize(128).save(DOCS / f"{name}.png", optimize=True)
     print(f"written: {RESULTS / 'uses.json'} and {len(found['parts'])} figures in {DOCS}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from flattest.figures import colour, marker, new_figure
 from flattest.study import Verdict, judge
@@ -186,6 +187,9 @@ def figure(records: pd.DataFrame) -> Figure:
         for axes, measure in zip(clouds, chosen, strict=True):
             _cloud(axes, records, measure)
         clouds[0].set_ylabel("generalisation gap")
+        for axes in clouds[1:]:
+            axes.sharey(clouds[0])
+            axes.tick_params(labelleft=False)
         clouds[-1].legend(loc="best", fontsize=8, title="wrong labels", title_fontsize=8)
     return drawn
 
@@ -203,4 +207,8 @@ def _cloud(axes: Any, records: pd.DataFrame, measure: str) -> None:
             label=f"{level:.0%}",
         )
     axes.set(xscale="log", xlabel=MEASURES[measure])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params("x", labelsize=8)
     axes.grid(True)
