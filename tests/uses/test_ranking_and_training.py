@@ -95,7 +95,8 @@ def ranked(weights: dict[str, float], n_trajectories: int = 10) -> pd.DataFrame:
             rows.append(
                 {"seed": seed, "position": position, **levels, "turned": turned, **row, "gap": gap}
             )
-    return pd.DataFrame(rows).assign(train_error=lambda frame: 0.02 * (frame["position"] % 2))
+    frame = pd.DataFrame(rows)
+    return frame.assign(train_error=0.02 * (frame["position"] % 2), test_error=-frame["gap"])
 
 
 def test_rankings_are_judged_by_their_records() -> None:
@@ -119,6 +120,7 @@ def test_the_table_has_every_measure_with_its_intervals() -> None:
     assert row["within, low"] > 0.3
     assert row["conditional information"] > row["by chance"]
     assert table.loc["training loss", "tau"] < -0.5
+    assert row["tau, test error"] == pytest.approx(-row["tau"])
     fitted = records[records["train_error"] == 0]
     assert f"tau, {len(fitted)} fitted" in table.columns
 

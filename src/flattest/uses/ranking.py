@@ -117,9 +117,9 @@ def table(records: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per measure: tau with its 95 % interval, the same among fitted networks, the
-        granulated coefficient with its interval, and the conditional information with what chance
-        reaches.
+        One row per measure: tau with its 95 % interval, the same among fitted networks, that with
+        the test error in place of the gap, the granulated coefficient with its interval, and the
+        conditional information with what chance reaches.
     """
     seeds = pd.Series(np.unique(records["seed"]), dtype=float)
     fitted = records[records["train_error"] <= FITTED]
@@ -137,6 +137,7 @@ def table(records: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
                 "tau, low": spread["tau"].low,
                 "tau, high": spread["tau"].high,
                 f"tau, {len(fitted)} fitted": overall(fitted, measure)(np.unique(fitted["seed"])),
+                "tau, test error": overall(records, measure, "test_error")(np.unique(seeds)),
                 "within axes": spread["within"].estimate,
                 "within, low": spread["within"].low,
                 "within, high": spread["within"].high,
