@@ -39,11 +39,14 @@ UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_
 	tests/commands $(addprefix tests/tables/,test_preparing.py test_report.py test_single_rows.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test slow integrations examples lint docs docs-full dist oldest bench bench-regressor bench-trace clean
+.PHONY: help demo reproduce uses uses-full test slow integrations examples lint docs docs-full dist oldest \
+	bench bench-regressor bench-trace clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
 	@echo "make reproduce  every claim and its limits, measured: a report, in minutes on two cores"
+	@echo "make uses       what flatness is good for on trained networks: a report, in minutes"
+	@echo "make uses-full  the same at full size, in hours"
 	@echo "make test       lint, types, tests, doctests"
 	@echo "make slow       the tests marked slow"
 	@echo "make integrations  the tests beside Lightning, transformers, laplace-torch and TensorBoard"
@@ -104,6 +107,12 @@ demo: $(RUNTIME)
 # Interrupted, it continues where it stopped.
 reproduce: $(STUDY)
 	$(BIN)/flattest reproduce --quick
+
+uses: $(RUNTIME)
+	$(BIN)/flattest uses --quick
+
+uses-full: $(RUNTIME)
+	$(BIN)/flattest uses --full --out flattest-uses-full
 
 lint: $(DEV)
 	$(BIN)/ruff check .

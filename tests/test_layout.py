@@ -40,6 +40,7 @@ LAYERS = [
     "tables",
     "measuring",
     "integrations",
+    "uses",
     "commands",
 ]
 MAX_CODE_LINES = 300

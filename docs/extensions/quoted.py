@@ -6,9 +6,11 @@ of the commands from the commands themselves: no page can say something else tha
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +181,90 @@ def commands() -> str:
     return "\n".join(parts)
 
 
-PARTS = {
+def _uses() -> dict[str, Any]:
+    import quote
+
+    return quote.read("uses")
+
+
+def uses_run() -> str:
+    """Say what was run for the study of uses."""
+    found = _uses()
+    environment, results = found["environment"], found["results"]
+    parts = results["parts"].values()
+    trials, done = (sum(part[key] for part in parts) for key in ("trials", "succeeded"))
+    minutes = sum(part["seconds"] for part in parts) / 60
+    return (
+        f"The {results['size']} study: {done:,} of {trials:,} trials succeeded, "
+        f"{minutes:.0f} minutes of computing on one core ({environment['processor']}, PyTorch "
+        f"{environment['torch']}, {environment['date']}).\n"
+    )
+
+
+def uses_verdicts() -> str:
+    """Tabulate the verdicts of the study of uses."""
+    from flattest.uses import USES
+
+    lines = [
+        "| | statement | estimate | 95 % interval | threshold | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, part in _uses()["results"]["parts"].items():
+        lines.append(f"| | **[{USES[name].title}](#{_anchor(USES[name].title)})** | | | | |")
+        for row in part["verdicts"]:
+            interval = " to ".join(_number(row.get(key)) for key in ("low", "high"))
+            sign = "≥" if row["bound"] == "at least" else "≤"
+            lines.append(
+                f"| {_MARKS[row['outcome']]} {row['outcome']} | {row['statement']} "
+                f"| {_number(row.get('estimate'))} | {interval} | {sign} {row['threshold']:g} "
+                f"| {row['n_seeds']} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+_MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}".replace("-", "−")
+
+
+def _uses_table(name: str) -> str:
+    rows = _uses()["results"]["parts"][name]["table"]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(_number(row.get(key)) for key in columns)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def uses_tables() -> dict[str, Callable[[], str]]:
+    """Return for each part of the study of uses what writes its table."""
+    from flattest.uses import USES
+
+    return {f"uses-{name}.md": functools.partial(_uses_table, name) for name in USES}
+
+
+def uses_methods() -> dict[str, Callable[[], str]]:
+    """Return for each part of the study of uses what writes question, method and limits."""
+    from flattest.uses import USES
+
+    def text(claim: Any) -> str:
+        return f"{claim.question}\n\n*How.* {claim.method}\n\n*Limits.* {claim.limits}\n"
+
+    return {
+        f"uses-{name}-method.md": functools.partial(text, claim) for name, claim in USES.items()
+    }
+
+
+PARTS: dict[str, Callable[[], str]] = {
     "figures.md": figures,
     "environments.md": environments,
     "traces.md": traces,
@@ -189,6 +274,8 @@ PARTS = {
     "methods.md": methods,
     "claims.md": claims,
     "commands.md": commands,
+    "uses-run.md": uses_run,
+    "uses-verdicts.md": uses_verdicts,
 }
 
 
@@ -196,7 +283,7 @@ def write(app: Sphinx) -> None:
     """Write every part that has changed."""
     folder = Path(app.srcdir) / "quoted"
     folder.mkdir(exist_ok=True)
-    for name, part in PARTS.items():
+    for name, part in {**PARTS, **uses_tables(), **uses_methods()}.items():
         path, text = folder / name, part()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from flattest.figures import new_figure, save_figure
 from flattest.pages import duration, estimate, exact, inline, powers
 from flattest.study import Claim, Design, Verdict
+from flattest.study.cover import Cover
 from flattest.study.findings import Finding, find, trials
 from flattest.study.report import render
 from flattest.sweeps import StoredResult
@@ -194,6 +195,32 @@ def test_texts_are_escaped_and_numbers_readable(both: str) -> None:
     ):
         assert text in words, text
     assert "gave no result" not in words
+
+
+def test_a_cover_has_the_first_and_the_last_word(tmp_path: Any) -> None:
+    cover = Cover("uses", "part", "A <title>", "Asks & tells.", (("Term", "meaning"),))
+    found = find(CLAIM, CLAIM.quick, results())
+    words = Checker(render([found], {}, "quick", cover)).words
+    for text in (
+        "Report of flattest uses, quick size",
+        "A <title>",
+        "Asks & tells.",
+        "1 part, 6 trials",
+        "Part fake",
+        "Termmeaning",
+    ):
+        assert text in words, text
+    assert "Many neural networks" not in words
+
+
+def test_a_table_of_figures_stands_under_its_claim() -> None:
+    def table(records: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"network": ["<small>", "large"], "value": [0.5, math.nan]})
+
+    claim = dataclasses.replace(CLAIM, table=table)
+    page = Checker(render([find(claim, claim.quick, results(claim))], {}, "quick"))
+    assert "networkvalue <small>0.500 largeundefined" in page.words
+    assert "the table in fake.csv" in page.words
 
 
 def test_failed_trials_are_shown_with_their_errors(tmp_path: Any) -> None:

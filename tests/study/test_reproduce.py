@@ -120,6 +120,24 @@ def test_a_verdict_that_fails_is_no_error(tmp_path: Path, claims: dict[str, Clai
     assert "fails" in result.stdout
 
 
+def test_a_table_is_written_beside_and_one_that_fails_is_named(
+    tmp_path: Path, claims: dict[str, Claim]
+) -> None:
+    def table(records: pd.DataFrame) -> pd.DataFrame:
+        return records.groupby("offset", as_index=False)["value"].mean()
+
+    def broken(records: pd.DataFrame) -> pd.DataFrame:
+        raise KeyError("column")
+
+    claims["sums"] = dataclasses.replace(claims["sums"], table=table)
+    claims["more"] = dataclasses.replace(claims["more"], table=broken)
+    result = serially(tmp_path / "out")
+    assert result.exit_code == 1
+    assert "more: No table could be made of these trials: KeyError: 'column'" in result.output
+    assert list(pd.read_csv(tmp_path / "out" / "sums.csv")["value"]) == [1.5, 11.5]
+    assert not (tmp_path / "out" / "more.csv").exists()
+
+
 def test_nothing_is_run_twice(claims: dict[str, Claim], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert serially(out, "sums").exit_code == 0

@@ -19,6 +19,7 @@ from flattest.commands.predict import predict
 from flattest.commands.reproduce import reproduce
 from flattest.commands.sweep import app as sweep_app
 from flattest.commands.symmetries import symmetries
+from flattest.commands.uses import uses
 from flattest.commands.versions import versions
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Flatness modulo symmetry: measure it, certify it, minimise it, and learn with it.",
 )
-for command in (demo, fit, predict, measure, symmetries, balance, bits, reproduce):
+for command in (demo, fit, predict, measure, symmetries, balance, bits, reproduce, uses):
     app.command()(command)
 app.add_typer(sweep_app, name="sweep")
 

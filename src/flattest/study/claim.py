@@ -71,6 +71,8 @@ class Claim:
         From the records to a figure.
     caption : str
         What the figure shows, in a sentence or two.
+    table : callable, optional
+        From the records to a data frame of what was measured, where the verdicts do not say it all.
 
     Examples
     --------
@@ -91,6 +93,7 @@ class Claim:
     verdicts: Callable[[pd.DataFrame], Sequence[Verdict]]
     figure: Callable[[pd.DataFrame], Figure]
     caption: str
+    table: Callable[[pd.DataFrame], pd.DataFrame] | None = None
 
     @property
     def reference(self) -> str:

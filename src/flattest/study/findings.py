@@ -35,7 +35,9 @@ class Finding:
     figure : Figure or None
         Their figure.
     problems : tuple of str
-        Why verdicts or figure are missing.
+        Why verdicts, figure or summary are missing.
+    summary : DataFrame or None
+        What the claim's table says of them, if it has one.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class Finding:
     verdicts: tuple[Verdict, ...]
     figure: Figure | None
     problems: tuple[str, ...]
+    summary: pd.DataFrame | None = None
 
     @property
     def n_trials(self) -> int:
@@ -166,7 +169,8 @@ def find(claim: Claim, design: Design, results: Mapping[str, StoredResult]) -> F
     problems: list[str] = []
     verdicts = _attempt("verdicts", claim.verdicts, records, problems)
     figure = _attempt("figure", claim.figure, records, problems)
-    return Finding(claim, design, present, tuple(verdicts or ()), figure, tuple(problems))
+    summary = _attempt("table", claim.table, records, problems) if claim.table else None
+    return Finding(claim, design, present, tuple(verdicts or ()), figure, tuple(problems), summary)
 
 
 def _record(result: StoredResult) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from flattest import pages
 from flattest._version import __version__
+from flattest.study.cover import CLAIMS_COVER, Cover
 from flattest.study.findings import Finding
 from flattest.study.verdict import Verdict
 from flattest.sweeps import StoredResult
@@ -19,7 +20,12 @@ _MOST_ERRORS, _MOST_PLACES = 20, 8
 _OUTCOMES = ("holds", "fails", "undecided")
 
 
-def render(findings: Sequence[Finding], svgs: Mapping[str, str], size: str) -> str:
+def render(
+    findings: Sequence[Finding],
+    svgs: Mapping[str, str],
+    size: str,
+    cover: Cover = CLAIMS_COVER,
+) -> str:
     """Write the page.
 
     Parameters
@@ -30,6 +36,8 @@ def render(findings: Sequence[Finding], svgs: Mapping[str, str], size: str) -> s
         By the name of a claim its figure, as the content of an SVG file.
     size : str
         ``"quick"`` or ``"full"``.
+    cover : Cover
+        The texts that are not the claims'.
 
     Returns
     -------
@@ -46,6 +54,7 @@ def render(findings: Sequence[Finding], svgs: Mapping[str, str], size: str) -> s
     outcomes = [verdict.outcome for finding in findings for verdict in finding.verdicts]
     return pages.render(
         *("flattest.study", "report.html.j2"),
+        cover=cover,
         findings=findings,
         figures={name: pages.inline(svg, name) for name, svg in svgs.items()},
         errors={finding.claim.name: list(_errors(finding)) for finding in findings},

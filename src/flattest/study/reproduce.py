@@ -18,6 +18,7 @@ import pandas as pd
 from flattest.figures import save_figure
 from flattest.files import OutputError, check_output_folder, write_file
 from flattest.study.claim import Claim, Size
+from flattest.study.cover import CLAIMS_COVER, Cover
 from flattest.study.findings import Finding, find, trials
 from flattest.study.report import render
 from flattest.study.verdict import Verdict
@@ -89,14 +90,16 @@ def reproduce(
     out: Path,
     workers: Workers,
     *,
+    cover: Cover = CLAIMS_COVER,
     retry_failed: bool = False,
     progress: Callable[[Summary], None] = lambda summary: None,
 ) -> Reproduction:
     """Run the trials of claims and write down what they yield.
 
-    The folder receives the store; for each claim its records (Parquet) and its figure (SVG, PNG);
-    ``verdicts.csv``, ``run.json`` with versions and counts, and ``report.html``. Trials with a
-    result in the store are not run again, so an interrupted reproduction goes on where it stopped.
+    The folder receives the store; for each claim its records (Parquet), its figure (SVG, PNG) and
+    its table if it has one (CSV); ``verdicts.csv``, ``run.json`` with versions and counts, and
+    ``report.html``. Trials with a result in the store are not run again, so an interrupted
+    reproduction goes on where it stopped.
 
     Parameters
     ----------
@@ -108,6 +111,8 @@ def reproduce(
         A new folder, an empty one, or that of an earlier reproduction.
     workers : Workers
         Where the trials run.
+    cover : Cover
+        The texts of the report that are not the claims'.
     retry_failed : bool
         Run trials again that failed or ran out of time earlier.
     progress : callable
@@ -163,7 +168,7 @@ def reproduce(
                 find(claim, design, {r.key: r for r in store.results(trials(claim, design))})
                 for claim, design in designs
             )
-        _write(findings, size, out)
+        _write(findings, size, out, cover)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"{str(out)!r} cannot be written: {reason}.") from error
@@ -229,12 +234,14 @@ def _sum(first: Summary, second: Summary) -> Summary:
     )
 
 
-def _write(findings: Sequence[Finding], size: Size, out: Path) -> None:
+def _write(findings: Sequence[Finding], size: Size, out: Path, cover: Cover) -> None:
     """Write everything but the store."""
     svgs = {}
     for finding in findings:
         name = finding.claim.name
         finding.table.to_parquet(out / f"{name}.parquet")
+        if finding.summary is not None:
+            write_file(out / f"{name}.csv", finding.summary.to_csv(index=False))
         if finding.figure is not None:
             _, svg = save_figure(finding.figure, out / name)
             svgs[name] = svg.read_text(encoding="utf-8")
@@ -246,14 +253,14 @@ def _write(findings: Sequence[Finding], size: Size, out: Path) -> None:
     columns = ["claim", *Verdict.__dataclass_fields__, "outcome"]
     write_file(out / "verdicts.csv", pd.DataFrame(verdicts, columns=columns).to_csv(index=False))
     description: dict[str, Any] = {
-        "kind": "reproduce",
+        "kind": cover.command,
         "size": size,
         "dtype": "float64",
         "device": "cpu",
         "claims": {finding.claim.name: _description(finding) for finding in findings},
     }
     write_file(out / "run.json", json.dumps(description, indent=2, ensure_ascii=False) + "\n")
-    write_file(out / "report.html", render(findings, svgs, size))
+    write_file(out / "report.html", render(findings, svgs, size, cover))
 
 
 def _description(finding: Finding) -> dict[str, Any]:
