@@ -16,6 +16,7 @@ from flattest.regression.tuning import (
     LOG_LENGTH,
     LOG_NOISE,
     LOG_VARIANCE,
+    SINGLE_NOISE,
     Effort,
 )
 
@@ -51,6 +52,21 @@ def fit_process(
         The best found, scored.
     """
     start = start._replace(spent=degrees_of_freedom(data, start))
+    if effort.single and _is_noisy(start):
+        rough = data.to(torch.float32)
+        start = _climb(rough, start, effort, only_lengths=only_lengths)
+        if _is_noisy(start):
+            return scored(data, start)
+    return scored(data, _climb(data, start, effort, only_lengths=only_lengths))
+
+
+def _is_noisy(process: Process) -> bool:
+    """Tell whether the covariance is conditioned well enough for single precision."""
+    return process.noise >= SINGLE_NOISE * process.variance
+
+
+def _climb(data: Data, start: Process, effort: Effort, *, only_lengths: bool) -> Process:
+    """Maximise from a start, in the precision of the data."""
     base, k, q = start.projection, start.n_directions, len(start.variances)
     free = start.free == "projection" and not only_lengths
     # The projection is a matrix times a scale, or one for each of its columns. Where the matrix is
@@ -69,21 +85,21 @@ def fit_process(
     low, high = np.array([*ranges, LOG_NOISE]).T
     rows = data.y.numel()
 
-    def at(theta: np.ndarray) -> Process:
+    def at(theta: np.ndarray, precision: torch.dtype = base.dtype) -> Process:
         values = torch.from_numpy(theta).to(base)
         matrix = values[:size].reshape(base.shape) if free else unit
         return start._replace(
-            projection=matrix * values[size : size + scales].exp(),
-            variances=values[size + scales : -1].exp(),
+            projection=(matrix * values[size : size + scales].exp()).to(precision),
+            variances=values[size + scales : -1].exp().to(precision),
             noise=math.exp(theta[-1]),
         )
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        process = at(theta)
+        process = at(theta, data.y.dtype)
         value, slope, in_variances, in_noise = evidence_and_slopes(data, process)
         value += process.spent / 2 * math.log(process.noise)
         rest = in_variances, in_noise + process.spent / 2
-        factor = torch.from_numpy(theta[size : size + scales]).to(base).exp()
+        factor = torch.from_numpy(theta[size : size + scales]).to(slope).exp()
         in_scale = (slope * process.projection).sum(0)
         in_scale = in_scale if scales == k else in_scale.sum(0, keepdim=True)
         slopes = [(slope * factor).flatten()[:size], in_scale]
@@ -97,4 +113,4 @@ def fit_process(
         bounds=Bounds(low, high),
         options={"maxiter": effort.max_iter, "maxcor": LBFGS_MEMORY, "ftol": effort.tol},
     )
-    return scored(data, at(end.x))._replace(converged=bool(end.success))
+    return at(end.x)._replace(converged=bool(end.success))
