@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import ndtr
 from torch import Tensor
 
 from flattest.regression.evidence import left_out_density
@@ -43,7 +43,7 @@ def share_of_worse(gain: float, differences: Float[np.ndarray, " n"]) -> float:
     rows.
     """
     error = float(differences.std()) * len(differences) ** 0.5
-    return float(ndtr(-gain / (2 * error))) if error else 0.5 if gain == 0 else 0.0
+    return NormalDist().cdf(-gain / (2 * error)) if error else 0.5 if gain == 0 else 0.0
 
 
 def contenders(
