@@ -157,7 +157,7 @@ def search_again(
     """
     order = torch.from_numpy(rng.permutation(len(rows.X))).to(rows.y.device)
     data = rows.take(order[:SEARCH_ROWS]).blocks(SEARCH_BLOCK)
-    candidates = [fit_process(data, process, FINE) for process in before]
+    candidates = [fit_process(data, process, ROUGH) for process in before]
     compared = judged_on_held_out_rows(data, candidates, rng)
     return _decided(rows.take(order[:FINAL_ROWS]), compared, k, FINE)
 
