@@ -15,9 +15,10 @@ from flattest.regression.tuning import (
     LOG_LENGTH,
     LOG_NOISE,
     LOG_VARIANCE,
-    SINGLE_NOISE,
     Effort,
 )
+
+_BEYOND = 1.05  # times the least noise, from where on a fit was not held up by it
 
 
 def fit_process(
@@ -51,20 +52,19 @@ def fit_process(
         The best found, scored.
     """
     start = start._replace(spent=degrees_of_freedom(data, start))
-    if effort.single and _is_noisy(start):
+    enough = effort.single * start.variance
+    if start.noise > enough:
+        # Where the fit ends at the least noise for single precision, it goes on in double.
         rough = data.to(torch.float32)
-        start = _climb(rough, start, effort, only_lengths=only_lengths)
-        if _is_noisy(start):
+        start = _climb(rough, start, effort, only_lengths=only_lengths, least_noise=enough)
+        if start.noise > _BEYOND * enough:
             return scored(data, start)
     return scored(data, _climb(data, start, effort, only_lengths=only_lengths))
 
 
-def _is_noisy(process: Process) -> bool:
-    """Tell whether the covariance is conditioned well enough for single precision."""
-    return process.noise >= SINGLE_NOISE * process.variance
-
-
-def _climb(data: Data, start: Process, effort: Effort, *, only_lengths: bool) -> Process:
+def _climb(
+    data: Data, start: Process, effort: Effort, *, only_lengths: bool, least_noise: float = 0.0
+) -> Process:
     """Maximise from a start, in the precision of the data."""
     # Who only predicts comes through this file too, and need not wait for the import.
     from scipy.optimize import Bounds, minimize
@@ -85,6 +85,8 @@ def _climb(data: Data, start: Process, effort: Effort, *, only_lengths: bool) ->
     theta = np.concatenate([first, *(x.cpu().numpy() for x in logs), [math.log(start.noise)]])
     ranges = [(-np.inf, np.inf)] * size + [LOG_LENGTH] * scales + [LOG_VARIANCE] * q
     low, high = np.array([*ranges, LOG_NOISE]).T
+    if least_noise:
+        low[-1] = max(low[-1], math.log(least_noise))
     rows = data.y.numel()
 
     def at(theta: np.ndarray, precision: torch.dtype = base.dtype) -> Process:

@@ -164,13 +164,21 @@ def search_again(
 
 def worth_fitting_again(candidates: list[Process], rows: int) -> list[Process]:
     """Return the best of each kind among what a search compared, the best ones only."""
-    firsts: dict[tuple[str, bool, bool, str, int], Process] = {}
+    kinds: dict[tuple[str, bool, bool, str, int], Process] = {}
+    classes: dict[tuple[bool, str, int], Process] = {}
     for process in sorted(candidates[:-1], key=_score, reverse=True):
-        firsts.setdefault(kind(process), process)
-    best, *others = firsts.values()
-    near = [p for p in others if p.score > best.score - NEAR_NATS * rows][: MOST_FITTED_AGAIN - 1]
-    linear = [p for p in others if p.shape == "linear" and p not in near]
-    return [process._replace(correction=0.0, inflation=1.0) for process in (best, *near, *linear)]
+        kinds.setdefault(kind(process), process)
+        classes.setdefault((process.shape == "linear", process.free, process.n_directions), process)
+    best = next(iter(kinds.values()))
+    near = [p for p in kinds.values() if p.score > best.score - NEAR_NATS * rows]
+    # What a single far row costs a simple function may be more than that.
+    firsts = [
+        p
+        for p in classes.values()
+        if p.n_directions <= COMPARED_DIRECTIONS or p.free != "projection"
+    ]
+    chosen = {id(p): p for p in (*near[:MOST_FITTED_AGAIN], *firsts)}
+    return [process._replace(correction=0.0, inflation=1.0) for process in chosen.values()]
 
 
 def _decided(rows: Data, compared: list[Process], k: int | None, effort: Effort) -> Found:
@@ -198,7 +206,9 @@ def _other_kernels(data: Data, allowed: list[Process], rng: np.random.Generator)
 
     Also for the next best one and for a single direction, if these are near.
     """
-    first, *others = sorted(allowed, key=_score, reverse=True)
+    # Of candidates as good as tied the simplest: variants of others may hide that it suffices.
+    first = _simplest(allowed)
+    others = sorted((p for p in allowed if p is not first), key=_score, reverse=True)
     likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
     tried = [first, *(p for p in likely if _is_near(p, first, data, NEAR_NATS / 2))]
     return [variant for process in tried for variant in _variants(data, process, first, rng)]

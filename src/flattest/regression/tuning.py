@@ -7,6 +7,7 @@ are those that count.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +22,14 @@ class Effort(NamedTuple):
         The most iterations.
     tol : float
         The improvement, in nats per row, that is still worth another iteration.
-    single : bool
-        Whether single precision will do where the noise allows it.
+    single : float
+        The least noise, as a share of the prior variance, down to which single precision will do:
+        below, the covariance of some hundred rows is conditioned too badly for the tolerance.
     """
 
     max_iter: int
     tol: float
-    single: bool = False
+    single: float = math.inf
 
 
 # --- units of the targets and outliers (robust_fit, outliers, target_scale) ------------------
@@ -71,14 +73,11 @@ SEARCH_ROWS, SEARCH_BLOCK = 1000, 500
 """Rows of the search, and of a block of them: factorisations cost the cube of the block."""
 FINAL_ROWS, FINAL_BLOCK, EXACT_ROWS = 4000, 500, 1000
 """Rows of the last fit, of its blocks, and up to which it is done in one block."""
-PASSING = Effort(max_iter=15, tol=5e-4, single=True)
+PASSING = Effort(max_iter=15, tol=5e-4, single=5e-3)
 """On the way to fewer directions, where rows are plenty."""
-ROUGH = Effort(max_iter=25, tol=5e-4, single=True)
+ROUGH = Effort(max_iter=25, tol=5e-4, single=5e-3)
 """To see whether a candidate is worth more."""
-SINGLE_NOISE = 3e-3
-"""Least noise, as a share of the prior variance, for single precision: a covariance of 500 rows is
-then conditioned well enough for slopes of four digits."""
-FINE = Effort(max_iter=60, tol=1e-4, single=True)
+FINE = Effort(max_iter=60, tol=1e-4, single=2e-2)
 """For candidates near the best one."""
 LENGTHS_TO_THE_END = Effort(max_iter=300, tol=1e-6)
 """For the lengths at fixed directions: cheap, and along the valleys that are left by all else."""
