@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flattest.orbit import Orbit
     from flattest.quantisation.allocation import BitAllocation, allocate_bits
     from flattest.quantisation.rounding import quantise
-    from flattest.regression import MultiIndexRegressor
+    from flattest.regression.regressor import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
     from flattest.two_layer.activations import Homogeneous, activation
     from flattest.two_layer.bounds import lower_bound
@@ -49,7 +49,7 @@ _HOMES = {
     "orbit": ("Orbit",),
     "quantisation.allocation": ("BitAllocation", "allocate_bits"),
     "quantisation.rounding": ("quantise",),
-    "regression": ("MultiIndexRegressor",),
+    "regression.regressor": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),
     "two_layer.activations": ("Homogeneous", "activation"),
     "two_layer.bounds": ("lower_bound",),

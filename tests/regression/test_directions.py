@@ -12,7 +12,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 import flattest as ft
 from flattest.regression.gaussian_process import Process
-from flattest.regression.smooth_link import _table
+from flattest.regression.smooth_link import tabulated
 
 NETWORK = {"link": "network", "width": 20, "strengths": [0.01], "cv": 2, "random_state": 0}
 PROCESS = {"width": 5, "strengths": [0.01], "cv": 2, "random_state": 0}
@@ -42,7 +42,7 @@ def test_predictions_rise_along_directions(options: dict[str, Any]) -> None:
 def test_candidates_tell_what_of_them_was_fitted() -> None:
     B, one = torch.eye(3, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     kinds: list[Any] = ["projection", "lengths", "scale"]
-    table = _table([Process("matern52", B, one, 0.1, free=kind) for kind in kinds])
+    table = tabulated([Process("matern52", B, one, 0.1, free=kind) for kind in kinds])
     assert table["fitted"].tolist() == ["directions", "lengths", "scale"]
 
 

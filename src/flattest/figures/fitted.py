@@ -9,7 +9,7 @@ from jaxtyping import Float
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from flattest.regression import MultiIndexRegressor
+from flattest.regression.regressor import MultiIndexRegressor
 
 
 class FittedRegressor(NamedTuple):

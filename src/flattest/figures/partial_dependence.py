@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flattest.figures.predictions import Curve
-from flattest.regression import MultiIndexRegressor
+from flattest.regression.regressor import MultiIndexRegressor
 
 LEVEL = 0.9
 """The probability of the intervals that are drawn."""

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
 from flattest.interpolators.flattest import flattest
 from flattest.interpolators.gradient_descent import gradient_descent
@@ -196,6 +195,9 @@ def interpolate(
     if missed and status in (Status.CONVERGED, Status.NOT_FLATTEST):
         status = Status.NOT_INTERPOLATING
     if status is not Status.CONVERGED:
+        # scikit-learn takes long to import, and who only predicts comes through here too.
+        from sklearn.exceptions import ConvergenceWarning
+
         warnings.warn(f"{method}: {status.value}", ConvergenceWarning, stacklevel=2)
     return Interpolation(
         net=net,

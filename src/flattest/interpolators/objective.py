@@ -114,6 +114,12 @@ class Objective:
         part.X, part.q = self.X[index], self.q[index]
         return part
 
+    def to(self, dtype: torch.dtype) -> Objective:
+        """Return the objective in another precision."""
+        part = copy.copy(self)
+        part.X, part.q = self.X.to(dtype), self.q.to(dtype)
+        return part
+
     @property
     def shares_one_metric(self) -> bool:
         """Whether all neurons have the same metric, the identity up to a factor."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from flattest.interpolators.objective import Objective, Point
 from flattest.interpolators.result import Iterate, Outcome, Problem, Status
@@ -16,7 +18,7 @@ DEFAULT_MAX_ITER = 4000
 _REPORTS = 200
 _STRENGTHS = (3e-2, 1e-7)
 _RATES = (2e-2, 1e-4)
-_BETAS = (0.9, 0.99)
+_BETAS, _TINY = (0.9, 0.99), 1e-12
 _STAGE, _SETTLED = "annealing", 0.01
 DUAL_SIZE = 4000
 """Number of samples up to which the final correction, an n x n system, is affordable."""
@@ -80,14 +82,14 @@ def anneal(run: Run, goal: Objective, point: Point, max_iter: int) -> Iterator[P
     Point
         The network after each step.
     """
-    moments = [torch.zeros_like(value) for value in (point.W, point.W, point.a, point.a)]
+    adam = Adam(point)
     every = max(1, max_iter // _REPORTS)
     for iteration in range(max_iter):
         share = iteration / max(max_iter - 1, 1)
         strength, rate = (_between(ends, share) for ends in (_STRENGTHS, _RATES))
         if iteration % every == 0:
             run.record(point, strength, _STAGE)
-        point = adam_step(goal, run.data.target, point, moments, iteration + 1, strength, rate)
+        point = adam.step(goal, run.data.target, point, strength, rate)
         yield point
 
 
@@ -103,49 +105,60 @@ def _between(ends: tuple[float, float], share: float) -> float:
     return ends[0] * (ends[1] / ends[0]) ** share
 
 
-def adam_step(
-    goal: Objective,
-    target: torch.Tensor,
-    point: Point,
-    moments: list[torch.Tensor],
-    count: int,
-    strength: float,
-    rate: float,
-) -> Point:
-    """Take a step of Adam (Kingma and Ba, 2015) on the penalised loss over two.
+class Adam:
+    """Steps of Adam (Kingma and Ba, 2015) on the penalised loss over two.
 
     Parameters
     ----------
-    goal : Objective
-        The flatness, in whitened coordinates.
-    target : Tensor of shape (n,)
-        The targets.
     point : Point
-        Where the step starts.
-    moments : list of Tensor
-        Running means of the gradient and of its square, for W and for a; updated in place.
-    count : int
-        Number of the step, from 1.
-    strength : float
-        Weight of the flatness.
-    rate : float
-        The learning rate.
-
-    Returns
-    -------
-    Point
-        Where it ends.
+        Where the steps start.
     """
-    residual = (point.f - target) / len(target)
-    grad_W, grad_a = goal.gradient(point)
-    grad_W = strength * grad_W + (point.slope * point.a * residual[:, None]).T @ goal.X
-    grad_a = strength * grad_a + point.s.T @ residual
-    moved = []
-    for k, (value, gradient) in enumerate(((point.W, grad_W), (point.a, grad_a))):
-        mean, square = moments[2 * k : 2 * k + 2]
-        mean.lerp_(gradient, 1 - _BETAS[0])
-        square.lerp_(gradient.square(), 1 - _BETAS[1])
-        unbiased = mean / (1 - _BETAS[0] ** count)
-        scale = (square / (1 - _BETAS[1] ** count)).sqrt() + 1e-12
-        moved.append(value - rate * unbiased / scale)
-    return goal.point(*moved)
+
+    def __init__(self, point: Point) -> None:
+        # Weights and coefficients in one: small networks cost as much as the calls they take.
+        size = point.W.numel() + point.a.numel()
+        self._mean, self._square = point.a.new_zeros(size), point.a.new_zeros(size)
+        self._count = 0
+
+    def step(
+        self,
+        goal: Objective,
+        target: Float[Tensor, " n"],
+        point: Point,
+        strength: float,
+        rate: float,
+    ) -> Point:
+        """Take a step.
+
+        Parameters
+        ----------
+        goal : Objective
+            The flatness, in whitened coordinates.
+        target : Tensor of shape (n,)
+            The targets.
+        point : Point
+            Where the step starts.
+        strength : float
+            Weight of the flatness.
+        rate : float
+            The learning rate.
+
+        Returns
+        -------
+        Point
+            Where it ends.
+        """
+        self._count += 1
+        residual = (point.f - target) / len(target)
+        grad_W, grad_a = goal.gradient(point)
+        pull = (point.slope * residual[:, None]).T @ goal.X
+        grad_W = torch.addcmul(strength * grad_W, pull, point.a[:, None])
+        grad_a = torch.addmv(strength * grad_a, point.s.T, residual)
+        gradient = torch.cat([grad_W.flatten(), grad_a])
+        self._mean.lerp_(gradient, 1 - _BETAS[0])
+        self._square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+        scale = self._square.sqrt().mul_((1 - _BETAS[1] ** self._count) ** -0.5).add_(_TINY)
+        moved = torch.cat([point.W.flatten(), point.a])
+        moved.addcdiv_(self._mean, scale, value=-rate / (1 - _BETAS[0] ** self._count))
+        W, a = moved.split([point.W.numel(), point.a.numel()])
+        return goal.point(W.view_as(point.W), a)

@@ -36,7 +36,3 @@ With ``link="network"`` there are no processes. Instead of stages 2 to 6, networ
 fitted on ever fewer directions (`elimination`), and a network predicts. `fitting` has a function
 for either way, with one type of result. All constants that were tuned stand in `tuning`.
 """
-
-from flattest.regression.regressor import MultiIndexRegressor
-
-__all__ = ["MultiIndexRegressor"]

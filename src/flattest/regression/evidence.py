@@ -6,6 +6,7 @@ Large data are cut into blocks, which are taken for independent of one another.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch import Tensor
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.kernels import kernel
 from flattest.regression.tuning import JITTER
+
+_TILE = 128
+"""Rows whose pairs with all others are worked on together."""
 
 IMPOSSIBLE = -1e10
 """The evidence of what cannot be computed."""
@@ -54,8 +58,6 @@ class Factored(NamedTuple):
     ----------
     z : Tensor of shape (b, n, k)
         The projections.
-    terms : list of (Tensor, Tensor)
-        Each term's kernel with its slope.
     factor : Tensor of shape (b, n, n)
         The Cholesky factor.
     weights : Tensor of shape (b, n, 1)
@@ -65,7 +67,6 @@ class Factored(NamedTuple):
     """
 
     z: Float[Tensor, "b n k"]
-    terms: list[tuple[Tensor, Tensor]]
     factor: Float[Tensor, "b n n"]
     weights: Float[Tensor, "b n 1"]
     evidence: float
@@ -74,20 +75,70 @@ class Factored(NamedTuple):
 def factorise(data: Data, process: Process) -> Factored | None:
     """Factorise the covariance of the targets; None where it is not positive definite."""
     z = data.X @ process.projection
-    terms = []
-    K = z.new_zeros(*data.y.shape[:2], data.y.shape[1])
-    for v, (shape, part) in zip(process.variances, process.terms, strict=True):
-        zp = z[..., part]
-        terms.append(kernel(shape, zp, zp))
-        K.addcmul_(terms[-1][0], v)
-    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + JITTER * process.variance)
-    factor, info = torch.linalg.cholesky_ex(K)
-    if bool(info.any()):
+    factor = _factor(data, process, _pairs(process, z).covariance)
+    if factor is None:
         return None
     weights = torch.cholesky_solve(data.y, factor)
+    return Factored(z, factor, weights, _evidence(data, factor, weights))
+
+
+def _factor(
+    data: Data, process: Process, K: Float[Tensor, "b n n"]
+) -> Float[Tensor, "b n n"] | None:
+    """Add the noise to a covariance, whose lower triangle counts, and factorise it."""
+    K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + JITTER * process.variance)
+    factor, info = torch.linalg.cholesky_ex(K)
+    return None if bool(info.any()) else factor
+
+
+def _evidence(data: Data, factor: Tensor, weights: Tensor) -> float:
     log_det = factor.diagonal(dim1=1, dim2=2).log().sum()
-    fit = -(data.y * weights).sum() / 2 - log_det - data.y.numel() * math.log(2 * math.pi) / 2
-    return Factored(z, terms, factor, weights, float(fit))
+    constant = data.y.numel() * math.log(2 * math.pi) / 2
+    return float(-(data.y * weights).sum() / 2 - log_det) - constant
+
+
+class Pairs(NamedTuple):
+    """The kernel at all pairs of rows, of which each tile of rows has those up to its own.
+
+    All matrices are symmetric, and half of the work is enough; the rest of them is not set.
+
+    Parameters
+    ----------
+    covariance : Tensor of shape (b, n, n)
+        The covariance of the function.
+    values : list of Tensor
+        Each term's kernel, without its variance; none where there is only one term.
+    slopes : list of Tensor
+        Its slope in the squared distance, where asked for.
+    """
+
+    covariance: Float[Tensor, "b n n"]
+    values: list[Tensor]
+    slopes: list[Tensor]
+
+
+def _tiles(n: int) -> Iterator[slice]:
+    """Cut rows into tiles whose pairs stay in the fast memory while they are worked on."""
+    return (slice(i, min(i + _TILE, n)) for i in range(0, n, _TILE))
+
+
+def _pairs(process: Process, z: Float[Tensor, "b n k"], *, slopes: bool = False) -> Pairs:
+    """Evaluate the kernel of a process at all pairs of rows."""
+    shape, q = (z.shape[0], z.shape[1], z.shape[1]), len(process.terms)
+    stores = [[z.new_empty(shape) for _ in range(q)] for kept in (q > 1, slopes) if kept]
+    found = Pairs(z.new_empty(shape), stores[0] if q > 1 else [], stores[-1] if slopes else [])
+    for rows in _tiles(z.shape[1]):
+        tile = (slice(None), rows, slice(rows.stop))
+        total = found.covariance[tile].zero_()
+        for i, (v, (kind, part)) in enumerate(zip(process.variances, process.terms, strict=True)):
+            zp = z[..., part]
+            value, slope = kernel(kind, zp[:, rows], zp[:, : rows.stop], same_from=rows.start)
+            total.addcmul_(value, v)
+            if q > 1:
+                found.values[i][tile] = value
+            if slopes:
+                found.slopes[i][tile] = slope
+    return found
 
 
 def evidence_and_slopes(
@@ -97,28 +148,54 @@ def evidence_and_slopes(
 
     They are ``tr(G dK)`` with ``G = (K^-1 y y^T K^-1 - K^-1) / 2``.
     """
-    factored = factorise(data, process)
-    if factored is None:
-        q = len(process.variances)
+    z, variances = data.X @ process.projection, process.variances
+    pairs = _pairs(process, z, slopes=True)
+    factor = _factor(data, process, pairs.covariance)
+    if factor is None:
+        q = len(variances)
         return IMPOSSIBLE, torch.zeros_like(process.projection), np.zeros(q), np.zeros(1)
-    z, terms, factor, weights, found = factored
+    inverse = torch.cholesky_inverse(factor)
+    weights = inverse @ data.y
+    found = _evidence(data, factor, weights)
     # G, from which all slopes follow.
-    G = torch.cholesky_inverse(factor).baddbmm_(weights, weights.mT, beta=-0.5, alpha=0.5)
+    G = inverse.baddbmm_(weights, weights.mT, beta=-0.5, alpha=0.5)
     diagonal = G.diagonal(dim1=1, dim2=2)
     trace, in_noise = float(diagonal.sum()), float((diagonal * data.spread).sum())
-    in_projection, in_variances = torch.zeros_like(process.projection), []
-    for v, (shape, part), (value, slope) in zip(
-        process.variances, process.terms, terms, strict=True
-    ):
-        in_variances.append(float(v * (torch.vdot(G.flatten(), value.flatten()) + JITTER * trace)))
+    # tr(G K), of which a single term has all but the noise.
+    whole = float((data.y * weights).sum() - data.y.numel()) / 2 - process.noise * in_noise
+    in_projection = torch.zeros_like(process.projection)
+    in_variances = [whole] if len(variances) == 1 else []
+    for i, (v, (shape, part)) in enumerate(zip(variances, process.terms, strict=True)):
         zp = z[..., part]
-        if shape == "linear":
-            pulled = G @ zp / 2
-        else:
-            H = slope.mul_(G)
-            pulled = H.sum(-1, keepdim=True) * zp - H @ zp
+        if pairs.values:
+            product = _sum_of_products(G, pairs.values[i])
+            in_variances.append(float(v) * (product + JITTER * trace))
+        pulled = G @ zp / 2 if shape == "linear" else _pull(G, pairs.slopes[i], zp)
         in_projection[:, part] += 4 * v * (data.X.mT @ pulled).sum(0)
     return found, in_projection, np.array(in_variances), np.array([process.noise * in_noise])
+
+
+def _sum_of_products(G: Float[Tensor, "b n n"], values: Float[Tensor, "b n n"]) -> float:
+    """Return the sum of the products of two symmetric matrices, the second one given in tiles."""
+    total = 0.0
+    for rows in _tiles(G.shape[1]):
+        products = G[:, rows, : rows.stop] * values[:, rows, : rows.stop]
+        # Pairs of rows of one tile are in it both ways.
+        total += float(2 * products.sum() - products[..., rows].sum())
+    return total
+
+
+def _pull(
+    G: Float[Tensor, "b n n"], slopes: Float[Tensor, "b n n"], z: Float[Tensor, "b n k"]
+) -> Float[Tensor, "b n k"]:
+    """Return ``diag(H 1) z - H z`` for the products ``H`` of two matrices, the second in tiles."""
+    ones = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1)
+    sums = torch.zeros_like(ones)
+    for rows in _tiles(z.shape[1]):
+        H = slopes[:, rows, : rows.stop].mul_(G[:, rows, : rows.stop])
+        sums[:, rows] += H @ ones[:, : rows.stop]
+        sums[:, : rows.start] += H[..., : rows.start].mT @ ones[:, rows]
+    return sums[..., -1:] * z - sums[..., :-1]
 
 
 def gradients(data: Data, process: Process) -> Float[Tensor, "n k"]:

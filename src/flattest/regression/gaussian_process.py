@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -134,6 +135,10 @@ class Data(NamedTuple):
     ) -> Data:
         """Make a single block of rows with their weights."""
         return cls(X, y[:, None], 1 / weight)
+
+    def to(self, dtype: torch.dtype) -> Data:
+        """Return the same rows in another precision."""
+        return Data(*(values.to(dtype) for values in self))
 
     def take(self, rows: Tensor) -> Data:
         """Return some of the rows."""

@@ -45,19 +45,40 @@ The argument is overwritten: large matrices cost as much to allocate as to compu
 """
 
 
-def kernel(shape: str, z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+def kernel(
+    shape: str, z: Tensor, others: Tensor, *, same_from: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return a kernel between points, and its slope in the squared distance.
 
-    The linear kernel, ``z . z'``, is no function of the distance; its slope is a single 0.
+    Parameters
+    ----------
+    shape : str
+        The kernel. The linear one, ``z . z'``, is no function of the distance; its slope is a
+        single 0.
+    z, others : Tensor of shape (..., n, k) and (..., m, k)
+        The points.
+    same_from : int, optional
+        That `z` are the points of `others` from this one on: their distances to themselves are then
+        0, without rounding, which a square root would magnify. By default, if both are one tensor.
+
+    Returns
+    -------
+    value, slope : Tensor of shape (..., n, m)
+        Value and slope.
     """
     if shape == "linear":
         return z @ others.mT, z.new_zeros(())
-    return SHAPES[shape](_squared_distances(z, others))
+    if same_from is None and z is others:
+        same_from = 0
+    squares = _squared_distances(z, others)
+    if same_from is not None:
+        squares.diagonal(offset=same_from, dim1=-2, dim2=-1).zero_()
+    return SHAPES[shape](squares)
 
 
 def _squared_distances(z: Tensor, others: Tensor) -> Tensor:
-    squares = z.square().sum(-1)[..., :, None] + others.square().sum(-1)[..., None, :]
-    squares.sub_(z @ others.mT, alpha=2).clamp_(min=0)
-    if z is others:  # no rounding, which a square root would magnify
-        squares.diagonal(dim1=-2, dim2=-1).zero_()
-    return squares
+    """Return ``|z|^2 - 2 z . z' + |z'|^2`` by one product of matrices."""
+    ones, theirs = torch.ones_like(z[..., :1]), torch.ones_like(others[..., :1])
+    left = torch.cat([z.square().sum(-1, keepdim=True), ones, z * -2], dim=-1)
+    right = torch.cat([theirs, others.square().sum(-1, keepdim=True), others], dim=-1)
+    return (left @ right.mT).clamp_(min=0)

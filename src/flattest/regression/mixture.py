@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import ndtr
 from torch import Tensor
 
 from flattest.regression.evidence import left_out_density
@@ -43,7 +43,7 @@ def share_of_worse(gain: float, differences: Float[np.ndarray, " n"]) -> float:
     rows.
     """
     error = float(differences.std()) * len(differences) ** 0.5
-    return float(ndtr(-gain / (2 * error))) if error else 0.5 if gain == 0 else 0.0
+    return NormalDist().cdf(-gain / (2 * error)) if error else 0.5 if gain == 0 else 0.0
 
 
 def contenders(
@@ -61,12 +61,12 @@ def contenders(
         return [best], [1.0]
     Q = torch.linalg.qr(best.projection)[0]
     linear = best.shape == "linear"
-    density, kinds = left_out_density(data, best), {_kind(best)}
+    density, kinds = left_out_density(data, best), {kind(best)}
     fewer, wider = [], []
     for process in sorted(others, key=lambda process: process.score, reverse=True):
-        if process.shape == "linear" or _kind(process) in kinds:
+        if process.shape == "linear" or kind(process) in kinds:
             continue
-        kinds.add(_kind(process))
+        kinds.add(kind(process))
         if process.free != "projection" and (linear or process.n_directions > best.n_directions):
             wider.append(process)
         elif process.n_directions <= best.n_directions and not linear:
@@ -79,7 +79,8 @@ def contenders(
     return list(processes), [value / sum(odds) for value in odds]
 
 
-def _kind(process: Process) -> tuple[str, bool, bool, str, int]:
+def kind(process: Process) -> tuple[str, bool, bool, str, int]:
+    """Return kernel, form and number of directions."""
     return process.shape, process.additive, process.trend, process.free, process.n_directions
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import ndtri
 from torch import Tensor
 
 from flattest.regression.target_scale import TargetScale
@@ -52,7 +52,7 @@ class Predictive(NamedTuple):
 
     def quantile(self, probability: float) -> Float[Tensor, " n"]:
         """Return the value below which a new target lies with a probability between 0 and 1."""
-        z = float(ndtri(probability))
+        z = NormalDist().inv_cdf(probability)
         each = torch.stack([self._values(part, z) for part in range(len(self.units))])
         low, high = each.amin(0), each.amax(0)
         # The quantile of an average lies between those of its parts.

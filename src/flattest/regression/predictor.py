@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -157,7 +156,7 @@ class Predictor(NamedTuple):
         )
         # How the search went, and along what the function varies most, is not stored.
         unknown = Variation(basis.new_zeros(0), basis.new_zeros(d, 0))
-        return cls(network, standardise, SmoothLink(parts, basis, limits, pd.DataFrame(), unknown))
+        return cls(network, standardise, SmoothLink(parts, basis, limits, [], unknown))
 
 
 def _part(prefix: str, h: int, entry: dict[str, Any], tensor: TensorOf) -> Part:

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, minimize
 
 from flattest.regression.evidence import evidence_and_slopes
 from flattest.regression.gaussian_process import Data, Process
@@ -18,6 +17,8 @@ from flattest.regression.tuning import (
     LOG_VARIANCE,
     Effort,
 )
+
+_BEYOND = 1.05  # times the least noise, from where on a fit was not held up by it
 
 
 def fit_process(
@@ -51,6 +52,23 @@ def fit_process(
         The best found, scored.
     """
     start = start._replace(spent=degrees_of_freedom(data, start))
+    enough = effort.single * start.variance
+    if start.noise > enough:
+        # Where the fit ends at the least noise for single precision, it goes on in double.
+        rough = data.to(torch.float32)
+        start = _climb(rough, start, effort, only_lengths=only_lengths, least_noise=enough)
+        if start.noise > _BEYOND * enough:
+            return scored(data, start)
+    return scored(data, _climb(data, start, effort, only_lengths=only_lengths))
+
+
+def _climb(
+    data: Data, start: Process, effort: Effort, *, only_lengths: bool, least_noise: float = 0.0
+) -> Process:
+    """Maximise from a start, in the precision of the data."""
+    # Who only predicts comes through this file too, and need not wait for the import.
+    from scipy.optimize import Bounds, minimize
+
     base, k, q = start.projection, start.n_directions, len(start.variances)
     free = start.free == "projection" and not only_lengths
     # The projection is a matrix times a scale, or one for each of its columns. Where the matrix is
@@ -67,23 +85,25 @@ def fit_process(
     theta = np.concatenate([first, *(x.cpu().numpy() for x in logs), [math.log(start.noise)]])
     ranges = [(-np.inf, np.inf)] * size + [LOG_LENGTH] * scales + [LOG_VARIANCE] * q
     low, high = np.array([*ranges, LOG_NOISE]).T
+    if least_noise:
+        low[-1] = max(low[-1], math.log(least_noise))
     rows = data.y.numel()
 
-    def at(theta: np.ndarray) -> Process:
+    def at(theta: np.ndarray, precision: torch.dtype = base.dtype) -> Process:
         values = torch.from_numpy(theta).to(base)
         matrix = values[:size].reshape(base.shape) if free else unit
         return start._replace(
-            projection=matrix * values[size : size + scales].exp(),
-            variances=values[size + scales : -1].exp(),
+            projection=(matrix * values[size : size + scales].exp()).to(precision),
+            variances=values[size + scales : -1].exp().to(precision),
             noise=math.exp(theta[-1]),
         )
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        process = at(theta)
+        process = at(theta, data.y.dtype)
         value, slope, in_variances, in_noise = evidence_and_slopes(data, process)
         value += process.spent / 2 * math.log(process.noise)
         rest = in_variances, in_noise + process.spent / 2
-        factor = torch.from_numpy(theta[size : size + scales]).to(base).exp()
+        factor = torch.from_numpy(theta[size : size + scales]).to(slope).exp()
         in_scale = (slope * process.projection).sum(0)
         in_scale = in_scale if scales == k else in_scale.sum(0, keepdim=True)
         slopes = [(slope * factor).flatten()[:size], in_scale]
@@ -97,4 +117,4 @@ def fit_process(
         bounds=Bounds(low, high),
         options={"maxiter": effort.max_iter, "maxcor": LBFGS_MEMORY, "ftol": effort.tol},
     )
-    return scored(data, at(end.x))._replace(converged=bool(end.success))
+    return at(end.x)._replace(converged=bool(end.success))

@@ -20,7 +20,7 @@ from torch import Tensor
 from flattest.regression.evidence import evidence, gradients, trend_slope
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.kernels import SHAPES
-from flattest.regression.mixture import contenders
+from flattest.regression.mixture import contenders, kind
 from flattest.regression.process_fit import fit_process
 from flattest.regression.refits import judged_on_held_out_rows
 from flattest.regression.tuning import (
@@ -33,6 +33,7 @@ from flattest.regression.tuning import (
     LAST,
     LENGTHS_TO_THE_END,
     MOST_DIRECTIONS,
+    MOST_FITTED_AGAIN,
     MOST_POLISHED,
     MOST_START_ROWS,
     NEAR_NATS,
@@ -125,11 +126,68 @@ def search(
     step()
     polished = _polished(data, [*(candidates if k is None else allowed), *variants])
     compared = judged_on_held_out_rows(data, [*candidates, *variants, *polished], rng)
+    found = _decided(rows.take(order[:FINAL_ROWS]), compared, k, LAST)
+    step()
+    return found
+
+
+def search_again(
+    rows: Data, k: int | None, before: list[Process], rng: np.random.Generator
+) -> Found:
+    """Fit what a search found on nearly the same rows, or on the same ones in other units.
+
+    A monotone function of the targets depends on the same directions, and a few rows more or less
+    seldom change them: what was as good as the best there is fitted again from there.
+
+    Parameters
+    ----------
+    rows : Data
+        Inputs, and targets of unit size.
+    k : int, optional
+        The number of directions; None lets the score decide.
+    before : list of Process
+        What a search compared (`worth_fitting_again`), in the coordinates of the inputs.
+    rng : numpy.random.Generator
+        Draws rows where there are many.
+
+    Returns
+    -------
+    Found
+        The processes.
+    """
+    order = torch.from_numpy(rng.permutation(len(rows.X))).to(rows.y.device)
+    data = rows.take(order[:SEARCH_ROWS]).blocks(SEARCH_BLOCK)
+    candidates = [fit_process(data, process, ROUGH) for process in before]
+    compared = judged_on_held_out_rows(data, candidates, rng)
+    return _decided(rows.take(order[:FINAL_ROWS]), compared, k, FINE)
+
+
+def worth_fitting_again(candidates: list[Process], rows: int) -> list[Process]:
+    """Return the best of each kind among what a search compared, the best ones only."""
+    kinds: dict[tuple[str, bool, bool, str, int], Process] = {}
+    classes: dict[tuple[bool, str, int], Process] = {}
+    for process in sorted(candidates[:-1], key=_score, reverse=True):
+        kinds.setdefault(kind(process), process)
+        classes.setdefault((process.shape == "linear", process.free, process.n_directions), process)
+    best = next(iter(kinds.values()))
+    near = [p for p in kinds.values() if p.score > best.score - NEAR_NATS * rows]
+    # What a single far row costs a simple function may be more than that.
+    firsts = [
+        p
+        for p in classes.values()
+        if p.n_directions <= COMPARED_DIRECTIONS or p.free != "projection"
+    ]
+    chosen = {id(p): p for p in (*near[:MOST_FITTED_AGAIN], *firsts)}
+    return [process._replace(correction=0.0, inflation=1.0) for process in chosen.values()]
+
+
+def _decided(rows: Data, compared: list[Process], k: int | None, effort: Effort) -> Found:
+    """Fit the best of what was compared to most rows, and average it with what may be as good."""
+    n = len(rows.y)
+    whole = rows.blocks(EXACT_ROWS if n <= EXACT_ROWS else FINAL_BLOCK)
     if k is not None:
         compared = [process for process in compared if process.n_directions == k]
-    whole = rows.take(order[:FINAL_ROWS]).blocks(EXACT_ROWS if n <= EXACT_ROWS else FINAL_BLOCK)
-    last = fit_process(whole, _simplest(compared), LAST)
-    step()
+    last = fit_process(whole, _simplest(compared), effort)
     return Found(*contenders(last, compared, whole), [*compared, last])
 
 
@@ -148,7 +206,9 @@ def _other_kernels(data: Data, allowed: list[Process], rng: np.random.Generator)
 
     Also for the next best one and for a single direction, if these are near.
     """
-    first, *others = sorted(allowed, key=_score, reverse=True)
+    # Of candidates as good as tied the simplest: variants of others may hide that it suffices.
+    first = _simplest(allowed)
+    others = sorted((p for p in allowed if p is not first), key=_score, reverse=True)
     likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
     tried = [first, *(p for p in likely if _is_near(p, first, data, NEAR_NATS / 2))]
     return [variant for process in tried for variant in _variants(data, process, first, rng)]

@@ -24,6 +24,7 @@ from flattest.regression import settings
 from flattest.regression.fitting import Found, fit_gaussian_process, fit_network
 from flattest.regression.formula import Formula, formula_of
 from flattest.regression.predictor import Predictor
+from flattest.regression.smooth_link import tabulated
 from flattest.regression.training_data import Rows, with_bias
 from flattest.regression.variation import Variation
 from flattest.two_layer.measuring import measure
@@ -288,13 +289,14 @@ class MultiIndexRegressor(
         network = settings.network_settings(
             self.activation, self.width, self.max_iter, self.penalty, self.fit_intercept
         )
+        link = settings.check_link(self.link, network.bias)
         return settings.Settings(
             network=network,
-            strengths=settings.check_strengths(self.strengths),
+            strengths=settings.check_strengths(self.strengths, alone=link == "network"),
             rng=check_random_state(self.random_state),
             cv=settings.check_folds(self.cv, X, y),
             max_rounds=check_positive_int(self.max_rounds, "max_rounds"),
-            link=settings.check_link(self.link, network.bias),
+            link=link,
             n_jobs=settings.check_jobs(self.n_jobs),
             device=settings.check_device(self.device),
             verbose=bool(self.verbose),
@@ -336,7 +338,7 @@ class MultiIndexRegressor(
         self.direction_ranges_ = np.stack([along.min(axis=0), along.max(axis=0)], axis=1)
         self.link_ = "gaussian_process" if link else "network"
         self.log_share_ = link.log_share if link else 0.0
-        self.candidates_ = link.candidates if link else pd.DataFrame()
+        self.candidates_ = tabulated(link.candidates) if link else pd.DataFrame()
         self.path_ = found.path
 
     def _keep_directions(

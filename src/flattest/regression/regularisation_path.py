@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flattest.interpolators.objective import Objective, Point, Whitened
 from flattest.interpolators.parameter_norm import ParameterNorm
-from flattest.interpolators.penalised import adam_step
+from flattest.interpolators.penalised import Adam
 from flattest.interpolators.second_order import Schedule, descend
 from flattest.regression.tuning import (
     BATCH_ROWS,
@@ -224,23 +224,27 @@ def _first_order(
     rate: float,
     rng: np.random.Generator,
 ) -> tuple[Point, bool]:
-    """Adam with a falling rate, on batches where the data are large."""
-    moments = [torch.zeros_like(value) for value in (point.W, point.W, point.a, point.a)]
-    fixed, fixed_target = _rows(objective, target, rng)
+    """Adam with a falling rate, in single precision, on batches where the data are large."""
+    rough, rough_target = objective.to(torch.float32), target.to(torch.float32)
+    point = rough.point(point.W.to(torch.float32), point.a.to(torch.float32))
+    adam = Adam(point)
+    fixed, fixed_target = _rows(rough, rough_target, rng)
     late = point
     for step in range(steps):
         if step == (4 * steps) // 5:
             late = point
-        batch, batch_target = _rows(objective, target, rng)
-        if batch is not objective:
+        batch, batch_target = _rows(rough, rough_target, rng)
+        if batch is not rough:
             point = batch.point(point.W, point.a)
         falling = rate * (1 - (1 - LAST_RATE_SHARE) * step / steps)
-        point = adam_step(batch, batch_target, point, moments, step + 1, strength, falling)
+        point = adam.step(batch, batch_target, point, strength, falling)
     before, after = (
         _penalised_loss(fixed, fixed_target, fixed.point(state.W, state.a), strength)
         for state in (late, point)
     )
-    return fixed.point(point.W, point.a), before - after <= SETTLED_FIRST_ORDER * before
+    settled = before - after <= SETTLED_FIRST_ORDER * before
+    view = _rows(objective, target, rng)[0]
+    return view.point(point.W.to(target), point.a.to(target)), settled
 
 
 def _rows(

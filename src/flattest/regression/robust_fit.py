@@ -23,6 +23,8 @@ from flattest.regression.tuning import (
     LARGEST_OUTLIER_SHARE,
     LEAST_UNITS_SHARE,
     MOST_FITS_PER_UNITS,
+    MOST_NOISE_TO_START_FROM,
+    NEARLY_NATS,
     SEARCH_STEPS,
 )
 
@@ -36,11 +38,20 @@ class RobustFit(NamedTuple):
 
 
 class Suspicion(NamedTuple):
-    """Rows to be left out of a fit, in which units, and how good the fit is that suspects them."""
+    """Rows to be left out of a fit, in which units, and how good the fit is that suspects them.
+
+    A thorough fit searches for the directions anew; others start from those of the best one.
+    """
 
     score: float
     logarithmic: bool
     outliers: Bool[np.ndarray, " n"]
+    thorough: bool = False
+
+    @property
+    def key(self) -> tuple[bool, bytes]:
+        """What tells it from others."""
+        return self.logarithmic, self.outliers.tobytes()
 
     @property
     def description(self) -> str:
@@ -82,10 +93,9 @@ class Schedule:
             first = max(range(len(self._waiting)), key=lambda i: self._waiting[i].score)
             suspicion = self._waiting.pop(first)
             fits = sum(units == suspicion.logarithmic for units, _ in self._tried)
-            key = suspicion.logarithmic, suspicion.outliers.tobytes()
             too_many = suspicion.outliers.mean() > LARGEST_OUTLIER_SHARE
-            if fits < MOST_FITS_PER_UNITS and not too_many and key not in self._tried:
-                self._tried.append(key)
+            if fits < MOST_FITS_PER_UNITS and not too_many and suspicion.key not in self._tried:
+                self._tried.append(suspicion.key)
                 return suspicion
         return None
 
@@ -153,10 +163,11 @@ def fit_robustly(
         None where there is nothing to learn.
     """
     judged: list[Judged] = []
+    searched: set[tuple[bool, bytes]] = set()
     schedule = Schedule(rows.y)
     text, what = "{task.completed:.0f}/{task.total:.0f} steps", "searching for directions"
     with progress_bar(what, text, shown=bool(verbose), total=SEARCH_STEPS) as bar:
-        while suspicion := schedule.next():
+        while suspicion := schedule.next() or _best_unsearched(judged, searched):
             kept = rows.without(suspicion.outliers)
             data = TrainingData.of(kept, bias=bias, device=device)
             if not data.varies:
@@ -169,11 +180,49 @@ def fit_robustly(
             units = TargetScale.of(
                 kept.y, kept.weight, logarithmic=suspicion.logarithmic, centred=bias
             )
-            link = SmoothLink.fit(data, units, kept.y, k, starts_of, rng, bar.advance)
+            link = None
+            if judged and not suspicion.thorough:
+                link = _fitted_again(_best(judged).fit, data, units, kept.y, k, rng)
+            if link is None:
+                searched.add(suspicion.key)
+                link = SmoothLink.fit(data, units, kept.y, k, starts_of, rng, bar.advance)
             entry, far = judge(rows, RobustFit(link, data, suspicion.outliers), rng)
+            if suspicion.thorough and entry.score > suspicion.score - NEARLY_NATS:
+                # The best one was the same, with less care.
+                judged = [other for other in judged if other is not _best(judged)]
             judged.append(entry)
             schedule.add(Suspicion(entry.score, suspicion.logarithmic, far))
     return average(rows, judged, rng) if judged else None
+
+
+def _best(judged: list[Judged]) -> Judged:
+    return max(judged, key=lambda entry: entry.score)
+
+
+def _best_unsearched(judged: list[Judged], searched: set[tuple[bool, bytes]]) -> Suspicion | None:
+    """Return what the best fit so far is a fit of, to be searched, unless it was."""
+    if not judged:
+        return None
+    best = _best(judged)
+    units = best.fit.link.units.logarithmic
+    suspicion = Suspicion(best.score, units, best.fit.outliers, thorough=True)
+    return None if suspicion.key in searched else suspicion
+
+
+def _fitted_again(
+    before: RobustFit,
+    data: TrainingData,
+    units: TargetScale,
+    y: Float[np.ndarray, " n"],
+    k: int | None,
+    rng: np.random.Generator,
+) -> SmoothLink | None:
+    """Start from another fit, which saves most of a search, if that explains anything."""
+    process = before.link.mixture.processes[0]
+    if process.noise > MOST_NOISE_TO_START_FROM * process.variance:
+        return None
+    factor = before.data.standardise.inverse_scale * data.standardise.scale
+    return before.link.fitted_again(factor, data, units, y, k, rng)
 
 
 def judge(

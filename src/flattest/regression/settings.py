@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold, check_cv
 
 from flattest.regression.regularisation_path import PENALTIES, NetworkSettings
 from flattest.regression.training_data import Rows
-from flattest.regression.tuning import STRENGTHS
+from flattest.regression.tuning import STRENGTHS, STRENGTHS_BESIDE_PROCESSES
 from flattest.two_layer.activations import activation as get_activation
 from flattest.validation import check_positive_float, check_positive_int
 
@@ -99,12 +99,12 @@ def network_settings(
     )
 
 
-def check_strengths(strengths: Any) -> np.ndarray:
-    """Return the strengths in increasing order."""
+def check_strengths(strengths: Any, *, alone: bool) -> np.ndarray:
+    """Return the strengths in increasing order, fewer where no network predicts alone."""
     if isinstance(strengths, str):
         if strengths != "auto":
             raise ValueError(f"strengths must be 'auto' or a sequence, not {strengths!r}.")
-        return STRENGTHS
+        return STRENGTHS if alone else STRENGTHS_BESIDE_PROCESSES
     if not np.iterable(strengths) or not len(strengths := list(strengths)):
         raise ValueError("strengths must be 'auto' or a sequence of at least one number.")
     return np.unique([check_positive_float(value, "Each of strengths") for value in strengths])

@@ -19,7 +19,12 @@ from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
 from flattest.regression.predictive import Predictive
-from flattest.regression.projection_search import StartsOn, search
+from flattest.regression.projection_search import (
+    StartsOn,
+    search,
+    search_again,
+    worth_fitting_again,
+)
 from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import TrainingData
 from flattest.regression.tuning import NETWORK_ERRORS
@@ -85,7 +90,7 @@ class SmoothLink(NamedTuple):
         The coordinates of the features in which the processes live.
     limits : Limits
         How far the function is followed.
-    candidates : DataFrame
+    candidates : list of Process
         The processes that were compared for the first part.
     variation : Variation
         The directions along which the first part's mean varies.
@@ -94,7 +99,7 @@ class SmoothLink(NamedTuple):
     parts: tuple[Part, ...]
     basis: Float[Tensor, "d h"]
     limits: Limits
-    candidates: pd.DataFrame
+    candidates: list[Process]
     variation: Variation
 
     @classmethod
@@ -138,11 +143,41 @@ class SmoothLink(NamedTuple):
         with one_thread():
             found = search(rows, k, starts_on, rng, step, by_feature=data.has_axes)
         mixture = Mixture.of(found.processes, found.shares, rows, rng)
-        return cls._of(mixture, units, data, _table(found.candidates))
+        return cls._of(mixture, units, data, found.candidates)
+
+    def fitted_again(
+        self,
+        factor: Float[np.ndarray, " d"],
+        data: TrainingData,
+        units: TargetScale,
+        y: Float[np.ndarray, " n"],
+        k: int | None,
+        rng: np.random.Generator,
+    ) -> SmoothLink | None:
+        """Fit what this link's search compared to other rows, or in other units.
+
+        The factor turns features in the units of these rows into those of this link. None where the
+        features span another space.
+        """
+        if data.basis.shape != self.basis.shape:
+            return None
+        rows = _rows(data, units, y)
+        k = min(k, data.basis.shape[1]) if k else None
+        turn = data.basis.T @ (torch.from_numpy(factor).to(self.basis)[:, None] * self.basis)
+        before = [
+            process._replace(projection=turn @ process.projection)
+            if process.free == "projection"
+            else process
+            for process in worth_fitting_again(self.candidates, len(rows.y))
+        ]
+        with one_thread():
+            found = search_again(rows, k, before, rng)
+        mixture = Mixture.of(found.processes, found.shares, rows, rng)
+        return self._of(mixture, units, data, found.candidates)
 
     @classmethod
     def _of(
-        cls, mixture: Mixture, units: TargetScale, data: TrainingData, candidates: pd.DataFrame
+        cls, mixture: Mixture, units: TargetScale, data: TrainingData, candidates: list[Process]
     ) -> SmoothLink:
         variation = _variation(mixture, data)
         limits = Limits.of(variation, data.inputs)
@@ -281,7 +316,7 @@ def _variation(mixture: Mixture, data: TrainingData) -> Variation:
     return Variation.of(M, Q)
 
 
-def _table(processes: list[Process]) -> pd.DataFrame:
+def tabulated(processes: list[Process]) -> pd.DataFrame:
     """Tabulate processes as `MultiIndexRegressor.candidates_` shows them."""
     return pd.DataFrame(
         {

@@ -7,6 +7,7 @@ are those that count.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +22,21 @@ class Effort(NamedTuple):
         The most iterations.
     tol : float
         The improvement, in nats per row, that is still worth another iteration.
+    single : float
+        The least noise, as a share of the prior variance, down to which single precision will do:
+        below, the covariance of some hundred rows is conditioned too badly for the tolerance.
     """
 
     max_iter: int
     tol: float
+    single: float = math.inf
 
 
 # --- units of the targets and outliers (robust_fit, outliers, target_scale) ------------------
 MOST_FITS_PER_UNITS = 4
 """Fits to the targets, and as many to their logarithms: later suspicions have not paid."""
+MOST_NOISE_TO_START_FROM = 1.0
+"""Noise, in prior variances, of a fit from which others may start: beyond, it has found nothing."""
 FAR_IN_ERRORS, FAR_IN_DEVIATIONS = 5.0, 3.0
 """A target may be an outlier this many robust standard errors from its prediction, if that is also
 this many standard deviations of all targets: a fit that is very sure is not trusted alone."""
@@ -66,11 +73,11 @@ SEARCH_ROWS, SEARCH_BLOCK = 1000, 500
 """Rows of the search, and of a block of them: factorisations cost the cube of the block."""
 FINAL_ROWS, FINAL_BLOCK, EXACT_ROWS = 4000, 500, 1000
 """Rows of the last fit, of its blocks, and up to which it is done in one block."""
-PASSING = Effort(max_iter=15, tol=5e-4)
+PASSING = Effort(max_iter=15, tol=5e-4, single=5e-3)
 """On the way to fewer directions, where rows are plenty."""
-ROUGH = Effort(max_iter=25, tol=5e-4)
+ROUGH = Effort(max_iter=25, tol=5e-4, single=5e-3)
 """To see whether a candidate is worth more."""
-FINE = Effort(max_iter=60, tol=1e-4)
+FINE = Effort(max_iter=60, tol=1e-4, single=2e-2)
 """For candidates near the best one."""
 LENGTHS_TO_THE_END = Effort(max_iter=300, tol=1e-6)
 """For the lengths at fixed directions: cheap, and along the valleys that are left by all else."""
@@ -85,6 +92,8 @@ there directions that are true were found again, and the log density of held-out
 fresh ones within .2 a row; at 0 it was too good by up to 1, at 1 also true ones were lost."""
 REFIT_NATS, MOST_REFITTED = 20.0, 3
 """Nats, of all rows, within which a class of candidates is judged so, and the most classes."""
+MOST_FITTED_AGAIN = 6
+"""Candidates of a search that are fitted to the same rows in other units, or without outliers."""
 MOST_POLISHED = 3
 """Candidates whose lengths are fitted to the end."""
 OTHER_SHAPES = ("gaussian",)
@@ -141,7 +150,9 @@ NETWORK_ERRORS = np.append(np.geomspace(1e-4, 1e3, 15), 1e8)
 
 # --- networks on ever fewer directions (regularisation_path, elimination) --------------------
 STRENGTHS = np.geomspace(1e-3, 0.5, 8)
-"""The strengths of the penalty that are tried by default."""
+"""The strengths of the penalty that are tried by default where a network predicts alone."""
+STRENGTHS_BESIDE_PROCESSES = np.geomspace(2e-3, 0.3, 4)
+"""Fewer, where the network only explains and counts far from the data."""
 KEPT_SHARE, ONE_BY_ONE = 0.6, 5
 """Share of the directions that a round of elimination keeps; from so few on, it drops one."""
 NEIGHBOURS = 2

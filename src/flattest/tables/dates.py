@@ -31,7 +31,7 @@ FORMATS = (
     *CLOCK,
 )
 """The other formats, as of `datetime.strptime`; a time of day alone is a share of a day."""
-_FIRST = 20  # cells that decide which formats are tried on all
+_FIRST, _JUDGED = 20, 50  # cells that decide which formats are tried on all
 _CLOCK_ORIGIN = -25567.0  # the day on which a time of day without a date is taken to be
 _NANOSECONDS_PER_DAY = 86400 * 1e9
 
@@ -128,6 +128,24 @@ def format_of(cells: list[str], name: str) -> str | None:
             f'first; write them as year-month-day, or leave it out with --ignore "{name}".'
         )
     return suiting[0]
+
+
+def dates(texts: list[str]) -> set[str]:
+    """Return those of the texts that are dates in any format, judged by some of them.
+
+    Examples
+    --------
+    >>> from flattest.tables.dates import dates
+    >>> sorted(dates(["3 Jan 2024", "2024-01-05", "soon"]))
+    ['2024-01-05', '3 Jan 2024']
+    """
+    with_digits = [text for text in texts if any(character.isdigit() for character in text)]
+    every = pd.Series(with_digits, dtype=object)
+    found: set[str] = set()
+    for form in (ISO, *FORMATS) if with_digits else ():
+        if not np.isnan(_days(every[:_JUDGED], form)).all():
+            found.update(every[~np.isnan(_days(every, form))])
+    return found
 
 
 def _days(texts: pd.Series, form: str) -> Float[np.ndarray, " n"]:

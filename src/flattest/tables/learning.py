@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from flattest.tables.cells import TRUTH, Cells, parse_number
@@ -27,7 +26,7 @@ from flattest.tables.columns import (
     NumberColumn,
     row_number,
 )
-from flattest.tables.dates import ISO, format_of, parse
+from flattest.tables.dates import dates, format_of
 from flattest.tables.faults import TableError, listed
 
 MOST_LEVELS = 50
@@ -318,15 +317,7 @@ def refuse_mixture(cells: Cells) -> None:
     values, name = cells.values, str(cells.values.name)
     texts = cells.different
     rows = values[values.isin(texts)]
-    sample = texts[:50]
-    forms = {form for text in sample if (form := _format_or_none(text))}
-    dates = {
-        text
-        for form in forms
-        for text, day in zip(texts, parse(pd.Series(texts), form), strict=True)
-        if not np.isnan(day)
-    }
-    readable = {"numbers": {text for text in texts if _is_number(text)}, "dates": dates}
+    readable = {"numbers": {text for text in texts if _is_number(text)}, "dates": dates(texts)}
     for noun, known in readable.items():
         good = rows.isin(known).to_numpy()
         if good.mean() < 0.5 or good.all():
@@ -338,10 +329,3 @@ def refuse_mixture(cells: Cells) -> None:
             f"{row_number(rows, row)}); correct those entries, or if they stand for missing values "
             f'say --na "{word}".'
         )
-
-
-def _format_or_none(text: str) -> str | None:
-    try:
-        return format_of([text], "")
-    except TableError:
-        return ISO

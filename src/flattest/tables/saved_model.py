@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,6 @@ from torch import Tensor
 from flattest._version import __version__
 from flattest.files import replace_file
 from flattest.regression.predictor import Predictor, check_stored
-from flattest.regression.regressor import MultiIndexRegressor
 from flattest.regression.training_data import with_bias
 from flattest.tables.encoding import Encoding
 from flattest.tables.faults import TableError
@@ -34,6 +34,9 @@ from flattest.two_layer.activations import Homogeneous
 from flattest.two_layer.flatness import TwoLayerFlatness
 from flattest.two_layer.measuring import measure
 from flattest.two_layer.networks import TwoLayerNet
+
+if TYPE_CHECKING:
+    from flattest.regression.regressor import MultiIndexRegressor
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +60,7 @@ class SavedModel:
     --------
     >>> import pandas as pd
     >>> from flattest.tables.encoding import learn_encoding
-    >>> from flattest.regression.regressor import MultiIndexRegressor
-    >>> from flattest.tables.saved_model import SavedModel
+    >>>     >>> from flattest.tables.saved_model import SavedModel
     >>> frame = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0] * 5, "y": [0.0, 1.0, 2.0, 3.0] * 5})
     >>> encoding = learn_encoding(frame, "y")
     >>> regressor = MultiIndexRegressor(width=5, random_state=0)
