@@ -8,9 +8,10 @@ from architectures import Applied
 from scaling_architectures import ALL, heads, rotated
 from torch import nn
 
-from flattest.modules.symmetry.coordinate_places import Copied, Slot, places
+from flattest.modules.symmetry.coordinate_places import Slot, places
 from flattest.modules.symmetry.finding import find
 from flattest.modules.symmetry.linear_group import Factor, Kind, LinearGroup
+from flattest.modules.symmetry.parameters import Copied
 from flattest.modules.symmetry.transforming import random_matrix
 
 L = nn.Linear
