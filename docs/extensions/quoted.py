@@ -97,8 +97,16 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def rounding() -> str:
+    """Quote the benchmark of rounding to few bits."""
+    import quantisation_tables
+
+    return quantisation_tables.tables()
+
+
 PARTS = {
     "figures.md": figures,
+    "rounding.md": rounding,
     "environments.md": environments,
     "flat.md": flat,
     "methods.md": methods,
