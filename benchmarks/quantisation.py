@@ -114,6 +114,7 @@ def rounded_versions(
                     )
                     way = {"bits": bits, "corrected": corrected, "per_channel": per_channel}
                     rows.append({"scales": name, **way, **judge(rounded)})
+        print(f"rounded: {name}", flush=True)
     return rows
 
 

@@ -264,8 +264,16 @@ def uses_methods() -> dict[str, Callable[[], str]]:
     }
 
 
+def rounding() -> str:
+    """Quote the benchmark of rounding to few bits."""
+    import quantisation_tables
+
+    return quantisation_tables.tables()
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "figures.md": figures,
+    "rounding.md": rounding,
     "environments.md": environments,
     "traces.md": traces,
     "flat.md": flat,

@@ -28,14 +28,16 @@ def matmul(walk: Walk, step: Step, a: Any, b: Any) -> Labels:
     if isinstance(b, Raw) and not isinstance(a, Raw):
         return _with_weight(walk, walk.labels(a), b)
     if isinstance(a, Raw) and not isinstance(b, Raw):
-        turned = Raw(a.name, a.view.transpose(-1, -2))
+        turned = dataclasses.replace(a, view=a.view.transpose(-1, -2))
         return _with_weight(walk, walk.labels(b).transpose(-1, -2), turned).transpose(-1, -2)
     if isinstance(a, Raw) and isinstance(b, Raw):
         # Two weights: the inner scales are free, as those between two layers.
         inner = walk.fresh((*b.shape[:-1], 1))
         walk.forms.bind(b, inner, walk.fresh((*b.shape[:-2], 1, b.shape[-1])))
         return _with_weight(
-            walk, walk.labels(b).transpose(-1, -2), Raw(a.name, a.view.transpose(-1, -2))
+            walk,
+            walk.labels(b).transpose(-1, -2),
+            dataclasses.replace(a, view=a.view.transpose(-1, -2)),
         ).transpose(-1, -2)
     return _of_labels(walk, walk.labels(a), walk.labels(b))
 
@@ -193,7 +195,7 @@ def demand_sum(walk: Walk, total: Labels, *terms: tuple[Labels, float]) -> None:
 def unsqueezed(value: Any, axis: int) -> Any:
     """Give any value one more dimension, of size 1."""
     if isinstance(value, Raw):
-        return Raw(value.name, value.view.unsqueeze(axis))
+        return dataclasses.replace(value, view=value.view.unsqueeze(axis))
     if isinstance(value, Tensor):
         return value.unsqueeze(axis)
     return dataclasses.replace(value, value=value.value.unsqueeze(axis))

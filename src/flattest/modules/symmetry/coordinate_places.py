@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from flattest.modules.symmetry.parameters import Raw
+from flattest.modules.symmetry.parameters import Copied, Raw
 
 
 class Slot(NamedTuple):
@@ -45,15 +44,6 @@ class Place(NamedTuple):
     slot: Slot
     positions: np.ndarray
     which: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Copied(Raw):
-    """A copy of a parameter's entries in another order; `view` holds their positions in memory."""
-
-    def positions(self) -> torch.Tensor:
-        """Return the position in memory of each entry."""
-        return self.view
 
 
 def places(raw: Raw, axis: int, shape: tuple[int, ...]) -> list[Place] | None:

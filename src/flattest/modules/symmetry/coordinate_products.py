@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from flattest.modules.symmetry.coordinate_places import Copied
 from flattest.modules.symmetry.coordinate_uses import NONE, Ledger
 from flattest.modules.symmetry.labels import Labels, core
-from flattest.modules.symmetry.parameters import Raw
+from flattest.modules.symmetry.parameters import Copied, Raw
 
 
 def biased(ledger: Ledger, labels: Labels, raw: Raw, *, shifts: bool) -> bool:

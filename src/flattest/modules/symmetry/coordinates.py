@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import fx
 
 from flattest.modules.symmetry import rearrangement
-from flattest.modules.symmetry.coordinate_places import Copied
 from flattest.modules.symmetry.coordinate_products import biased, convolved, met, weighted
 from flattest.modules.symmetry.coordinate_uses import NONE, Ledger
 from flattest.modules.symmetry.labels import Labels, core, frozen
@@ -30,8 +30,6 @@ _KEEPING = {"mul", "div", "view", "_unsafe_view", "clone", "expand", "_to_copy"}
 _LINEAR = {"neg", "positive", "alias", "detach", "lift_fresh", "_to_copy", "to"}
 _TURNING = {"permute", "transpose", "t", "unsqueeze"}
 _SAME_ORDER = {"view", "_unsafe_view", "reshape", "expand", "clone", "_to_copy", "alias", "detach"}
-_REARRANGING = {rearrangement.viewed, rearrangement.reshaped, rearrangement.copied}
-_COPYING = {"clone", "_to_copy", "contiguous", "to"}
 _MOVED = {
     rearrangement.viewed,
     rearrangement.reshaped,
@@ -61,7 +59,6 @@ class Coordinates:
         self._found = found
         self._values: dict[fx.Node, Labels | None] = {}
         self._sum_to_one: dict[fx.Node, int] = {}
-        self._copies: dict[fx.Node, Copied] = {}
         self.ledger = Ledger(shapes)
         reachable = needed(graph)
         for node in graph.nodes:
@@ -84,9 +81,6 @@ class Coordinates:
         name = called_name(node)
         rule = RULES.get(name)
         function = rule.apply if rule else None
-        if function in _REARRANGING and (copy := self._copied(node)) is not None:
-            self._copies[node] = copy
-            return None
         if name in ("mm", "bmm"):
             return self._matmul(node, node.args[0], node.args[1])
         if name in ("addmm", "baddbmm") and not node.kwargs:
@@ -119,21 +113,6 @@ class Coordinates:
             return self._move(node, rule.apply)
         self._block(*node.all_input_nodes)
         return None
-
-    def _copied(self, node: fx.Node) -> Copied | None:
-        """Return a weight that is rearranged in a way that no view is."""
-        source = self._weight(node.args[0])
-        if source is None or len(node.all_input_nodes) > 1:
-            return None
-        positions = source.positions()
-        if called_name(node) not in _COPYING:
-            positions = cast("Any", node.target)(positions, *node.args[1:], **node.kwargs)
-        return Copied(source.name, positions) if isinstance(positions, torch.Tensor) else None
-
-    def _weight(self, argument: Any) -> Raw | None:
-        """Return a parameter, a view of it, or a copy of such."""
-        value = self._found.values.get(argument) if isinstance(argument, fx.Node) else None
-        return value if isinstance(value, Raw) else self._copies.get(argument)
 
     def _of(self, argument: Any) -> Any:
         return self._values.get(argument) if isinstance(argument, fx.Node) else None
@@ -179,8 +158,8 @@ class Coordinates:
             self.ledger.unshift(labels)
             return labels
         shifts = called_name(node) != "sub"
-        weight = self._weight(other)
-        if weight is not None and biased(self.ledger, labels, weight, shifts=shifts):
+        value = self._found.values.get(other) if isinstance(other, fx.Node) else other
+        if isinstance(value, Raw) and biased(self.ledger, labels, value, shifts=shifts):
             return labels
         self.ledger.block(labels)
         return None
@@ -277,13 +256,13 @@ class Coordinates:
                 self._sum_to_one[node] = other
 
     def _matmul(self, node: fx.Node, first: Any, second: Any) -> Any:
-        weights = [self._weight(argument) for argument in (first, second)]
-        if weights[1] is not None:
-            if weights[0] is not None:
+        values = [self._found.values[argument] for argument in (first, second)]
+        if isinstance(values[1], Raw):
+            if isinstance(values[0], Raw):
                 return None
             shape = shapes_of(first)[0]
-            return weighted(self.ledger, self._of(first), shape, weights[1])
-        if weights[0] is not None:
+            return weighted(self.ledger, self._of(first), shape, values[1])
+        if isinstance(values[0], Raw):
             self._block(second)
             return None
         averages = self._sum_to_one.get(first) == len(shapes_of(first)[0]) - 1
@@ -303,7 +282,7 @@ class Coordinates:
             return result
         value = self._found.values[bias]
         if isinstance(value, Raw):
-            wide = Raw(value.name, value.view.reshape(-1, *(1,) * (len(shape) - 2)))
+            wide = replace(value, view=value.view.reshape(-1, *(1,) * (len(shape) - 2)))
             if biased(self.ledger, result, wide, shifts=True):
                 return result
         self.ledger.block(result)

@@ -89,6 +89,15 @@ class Raw:
         return found.expand(self.view.shape)
 
 
+@dataclass(frozen=True, eq=False)
+class Copied(Raw):
+    """All entries of a parameter in a copy that no view is; `view` holds their positions."""
+
+    def positions(self) -> Tensor:
+        """Return the position in memory of each entry."""
+        return self.view
+
+
 class _Piece(NamedTuple):
     """The form of some entries."""
 
@@ -130,6 +139,9 @@ class Forms:
         """
         out = torch.where(out == ANY, FROZEN, out) if bool((out == ANY).any()) else out
         into = torch.where(into == ANY, FROZEN, into) if bool((into == ANY).any()) else into
+        if isinstance(raw, Copied):
+            out, into = (self._in_place(raw, labels) for labels in (out, into))
+            raw = self._whole(raw.name)
         raw, order = raw.sorted()
         piece = _Piece(raw, *(_permuted(labels, len(order), order) for labels in (out, into)))
         known = self.pieces.setdefault(raw.name, [])
@@ -145,6 +157,14 @@ class Forms:
 
     def known(self, raw: Raw) -> tuple[Labels, Labels] | None:
         """Return the form of a view's entries, if all of it was given at once."""
+        if isinstance(raw, Copied):
+            found = self.known(self._whole(raw.name))
+            if found is None:
+                return None
+            shape = self.shapes[raw.name]
+            return tuple(  # type: ignore[return-value]
+                labels.expand(shape).reshape(-1)[raw.view] for labels in found
+            )
         arranged, order = raw.sorted()
         for piece in self.pieces.get(raw.name, []):
             if piece.raw.same_entries(arranged):
@@ -154,6 +174,21 @@ class Forms:
                     labels.permute(back) for labels in (piece.out, piece.into)
                 )
         return None
+
+    def is_whole(self, raw: Raw) -> bool:
+        """Tell whether a view holds every entry of its parameter once."""
+        single = raw.without_repeats()
+        return single.shape == raw.shape and raw.view.numel() == math.prod(self.shapes[raw.name])
+
+    def _whole(self, name: str) -> Raw:
+        return Raw(name, torch.empty(self.shapes[name], device="meta"))
+
+    def _in_place(self, raw: Copied, labels: Labels) -> Labels:
+        """Put labels of a copy in the order of its parameter."""
+        shape = self.shapes[raw.name]
+        result = torch.empty(math.prod(shape), dtype=torch.int64)
+        result[raw.view.reshape(-1)] = labels.expand(raw.shape).reshape(-1)
+        return compact(result.view(shape))
 
     def entries(self, name: str) -> tuple[Labels, Labels]:
         """Return the labels of both channels of every entry, as small as they can be broadcast.
@@ -216,8 +251,7 @@ class Forms:
         missing = out == ANY
         fill = torch.from_numpy(self.equations.fresh(int(missing.sum())))
         out[missing], into[missing] = fill, FROZEN
-        whole = Raw(name, torch.empty(self.shapes[name], device="meta"))
-        shape = self.shapes[name]
+        whole, shape = self._whole(name), self.shapes[name]
         self.pieces[name] = [_Piece(whole, out.view(shape), into.view(shape))]
 
     def _dense(self, name: str) -> tuple[Labels, Labels]:

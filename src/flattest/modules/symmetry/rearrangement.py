@@ -10,12 +10,17 @@ from torch import Tensor
 
 from flattest.modules.symmetry.equations import FROZEN
 from flattest.modules.symmetry.labels import ANY, Labels, compact, frozen, rearranged
-from flattest.modules.symmetry.parameters import Raw
+from flattest.modules.symmetry.parameters import Copied, Raw
 from flattest.modules.symmetry.walk import Constant, Step, Walk
 
 
 def viewed(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Any:
     """Take a view: of a weight it is one of its entries, of labels the same view."""
+    if isinstance(x, Copied):
+        moved = step.target(x.view, *rest, **options)
+        if isinstance(moved, Tensor) and moved.numel() == x.view.numel():
+            return Copied(x.name, moved)
+        x = walk.labels(x)
     if isinstance(x, Raw):
         moved = step.target(x.view, *rest, **options)
         views = list(moved) if isinstance(moved, (list, tuple)) else [moved]
@@ -29,9 +34,13 @@ def viewed(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Any:
 def reshaped(walk: Walk, step: Step, x: Any, *rest: Any, **options: Any) -> Any:
     """Give another shape, in a copy where a view is not possible."""
     if isinstance(x, Raw):
+        if isinstance(x, Copied):
+            return Copied(x.name, x.view.reshape(step.shape))
         try:
             return Raw(x.name, x.view.view(step.shape))
         except RuntimeError:
+            if walk.forms.is_whole(x):
+                return Copied(x.name, x.positions().reshape(step.shape))
             x = walk.labels(x)
     return compact(walk.labels(x).reshape(step.shape))
 
