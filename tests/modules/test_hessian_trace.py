@@ -13,9 +13,13 @@ import flattest as ft
 KINDS = [name for name in NETWORKS if "bag" not in name][::6]
 
 
-def _mlp(activation: nn.Module, seed: int = 0) -> nn.Module:
+def _mlp(activation: nn.Module, seed: int = 0, more: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 5), activation, nn.Linear(5, 3))
+    hidden = [part for _ in range(more) for part in (nn.Linear(6, 6), activation)]
+    return nn.Sequential(
+        *(nn.Linear(4, 6), activation, *hidden),
+        *(nn.Linear(6, 5), activation, nn.Linear(5, 3)),
+    )
 
 
 def _data(n: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +85,7 @@ def test_a_relu_network_has_no_residual_part_and_says_why() -> None:
 
 
 def test_estimates_come_with_a_standard_error_that_holds() -> None:
-    net, (X, y) = _mlp(nn.GELU()).double(), _data()
+    net, (X, y) = _mlp(nn.GELU(), more=1).double(), _data()
     expected = sum(_dense_trace(net, X, y).values())
     misses = 0
     for seed in range(30):
