@@ -43,9 +43,9 @@ def _dense_trace(net: nn.Module, X: torch.Tensor, y: torch.Tensor) -> dict[str, 
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU(), nn.Tanh()], ids=repr)
-@pytest.mark.parametrize("batch_size", [None, 5])
-def test_exact_traces_are_those_of_the_dense_hessian(activation, batch_size) -> None:
-    net, (X, y) = _mlp(activation).double(), _data()
+@pytest.mark.parametrize(("more", "batch_size"), [(0, None), (1, None), (1, 5)])
+def test_exact_traces_are_those_of_the_dense_hessian(activation, more, batch_size) -> None:
+    net, (X, y) = _mlp(activation, more=more).double(), _data()
     expected = _dense_trace(net, X, y)
     flatness = ft.measure(net, X, y, loss="cross_entropy", residual="exact", batch_size=batch_size)
     size = sum(map(abs, expected.values()))
@@ -56,6 +56,9 @@ def test_exact_traces_are_those_of_the_dense_hessian(activation, batch_size) -> 
     assert flatness.trace == pytest.approx(sum(expected.values()), rel=1e-10)
     assert flatness.provenance["trace"].exact
     assert flatness.standard_error == {}
+    if not isinstance(activation, nn.ReLU):
+        how = "double backward passes on" if more else "closed forms on"
+        assert how in flatness.provenance["residual"].why
 
 
 def test_batches_weigh_as_in_the_whole() -> None:
