@@ -13,9 +13,13 @@ import flattest as ft
 KINDS = [name for name in NETWORKS if "bag" not in name][::6]
 
 
-def _mlp(activation: nn.Module, seed: int = 0) -> nn.Module:
+def _mlp(activation: nn.Module, seed: int = 0, more: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 5), activation, nn.Linear(5, 3))
+    hidden = [part for _ in range(more) for part in (nn.Linear(6, 6), activation)]
+    return nn.Sequential(
+        *(nn.Linear(4, 6), activation, *hidden),
+        *(nn.Linear(6, 5), activation, nn.Linear(5, 3)),
+    )
 
 
 def _data(n: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,9 +43,9 @@ def _dense_trace(net: nn.Module, X: torch.Tensor, y: torch.Tensor) -> dict[str, 
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU(), nn.Tanh()], ids=repr)
-@pytest.mark.parametrize("batch_size", [None, 5])
-def test_exact_traces_are_those_of_the_dense_hessian(activation, batch_size) -> None:
-    net, (X, y) = _mlp(activation).double(), _data()
+@pytest.mark.parametrize(("more", "batch_size"), [(0, None), (1, None), (1, 5)])
+def test_exact_traces_are_those_of_the_dense_hessian(activation, more, batch_size) -> None:
+    net, (X, y) = _mlp(activation, more=more).double(), _data()
     expected = _dense_trace(net, X, y)
     flatness = ft.measure(net, X, y, loss="cross_entropy", residual="exact", batch_size=batch_size)
     size = sum(map(abs, expected.values()))
@@ -52,6 +56,9 @@ def test_exact_traces_are_those_of_the_dense_hessian(activation, batch_size) -> 
     assert flatness.trace == pytest.approx(sum(expected.values()), rel=1e-10)
     assert flatness.provenance["trace"].exact
     assert flatness.standard_error == {}
+    if not isinstance(activation, nn.ReLU):
+        how = "double backward passes on" if more else "closed forms on"
+        assert how in flatness.provenance["residual"].why
 
 
 def test_batches_weigh_as_in_the_whole() -> None:
@@ -81,7 +88,7 @@ def test_a_relu_network_has_no_residual_part_and_says_why() -> None:
 
 
 def test_estimates_come_with_a_standard_error_that_holds() -> None:
-    net, (X, y) = _mlp(nn.GELU()).double(), _data()
+    net, (X, y) = _mlp(nn.GELU(), more=1).double(), _data()
     expected = sum(_dense_trace(net, X, y).values())
     misses = 0
     for seed in range(30):

@@ -183,7 +183,9 @@ class Results:
             why = "0, as the outputs are piecewise linear in every parameter tensor"
         else:
             what = f"{len(curved)} of {len(found.tensors)} parameter tensors"
-            how = "double backward passes" if found.standard_error is None else "probes"
+            how = "probes"
+            if found.standard_error is None:
+                how = "double backward passes" if found.double_backwards else "closed forms"
             why = f"{how} on {what}, those in which the outputs are not proved piecewise linear"
         if not found.converged:
             why += "; stopped before the standard error asked for was reached"
