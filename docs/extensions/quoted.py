@@ -84,7 +84,8 @@ def laplace() -> str:
     import quote
 
     cells: dict[str, dict[str, str]] = {}
-    for row in quote.read("laplace")["results"]["fits"]:
+    fits = quote.read("laplace")["results"]["fits"]
+    for row in fits:
         title = f"{row['network']}, {row['parameters']:,} parameters"
         cells.setdefault(title, {})[row["backend"]] = quote.fate(row)
     backends = list(dict.fromkeys(name for row in cells.values() for name in row))
@@ -94,6 +95,12 @@ def laplace() -> str:
     ]
     for title, found in cells.items():
         lines.append(f"| {title} | {' | '.join(found.get(name, '') for name in backends)} |")
+    references = {r["network"]: r["reference"] for r in fits if "reference" in r}
+    dense = [network for network, reference in references.items() if reference == "Jacobians"]
+    note = f"Errors are relative to dense Jacobians in float64 for {', '.join(dense)}"
+    if len(dense) < len(references):
+        note += ", to flattest's own diagonal in float64 for the others"
+    lines += ["", f"{note}."]
     return "\n".join([*lines, ""])
 
 
