@@ -134,6 +134,10 @@ def test_noise_is_judged_by_its_records(
     tolerated = noise.tolerance(records).set_index(["network", "state"])["tolerated"]
     np.testing.assert_allclose(tolerated.loc[("mlp", "trained")], 0.01, rtol=0.03)
     assert len(noise.table(records)) == 6
+    reached = noise.reach(records).set_index(["network", "state"])["predicted"]
+    if divergence == 1.1:  # beyond what is small, the records are five times as far off
+        assert 0.3 * noise.SMALL < reached.loc[("cnn", "trained")].min()
+        assert reached.max() <= noise.SMALL
 
 
 def test_noise_that_never_costs_enough_has_no_tolerance() -> None:

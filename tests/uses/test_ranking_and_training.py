@@ -17,6 +17,14 @@ from flattest.uses.measures import MEASURES, measures, noisy_error
 from flattest.uses.networks import initialised, mlp
 from flattest.uses.trajectories import point
 
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw less often than the study does: outcomes here are far from their thresholds."""
+    monkeypatch.setattr("flattest.study.verdict._RESAMPLES", 200)
+    monkeypatch.setattr("flattest.uses.rank_correlation.N_PERMUTATIONS", 9)
+
+
 PARTS = {"ranking": ranking_mlps, "transformers": ranking_transformers}
 
 
@@ -24,8 +32,8 @@ PARTS = {"ranking": ranking_mlps, "transformers": ranking_transformers}
 def test_a_trial_depends_on_settings_and_seed_alone(
     part: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flattest.uses.measures.N_MEASURED", 40)
-    factors = {**part.FACTORS, "n_samples": (60, 80), "width": (4, 6), "depth": (1, 1)}
+    monkeypatch.setattr("flattest.uses.measures.N_MEASURED", 12)
+    factors = {**part.FACTORS, "n_samples": (30, 40), "width": (4, 6), "depth": (1, 1)}
     monkeypatch.setattr(part, "FACTORS", factors)
     settings = part.Settings(position=2, epochs=1)
     record = part.trial(settings, 3)
@@ -38,7 +46,7 @@ def test_a_trial_depends_on_settings_and_seed_alone(
 
 
 def test_measures_are_those_of_their_definitions() -> None:
-    data = split(60, 0, label_noise=0.2)
+    data = split(30, 0, label_noise=0.2)
     net = initialised(lambda: mlp(6, 1), 0).double().eval()
     found = measures(net, data, label_noise=0.2, groups=False, random_state=0)
     parameters = list(net.parameters())

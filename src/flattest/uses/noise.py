@@ -30,7 +30,7 @@ STATES = ("trained", "sharpened", "balanced")
 SMALL, LOST = 0.01, 0.02
 """The predicted divergence that counts as small, and the accuracy that noise may cost."""
 _TOLERANCE, _GAIN = 0.2, 1.05
-_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+_TICKS = (0.5, 1, 2, 5, 10, 20)
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,31 @@ def _gain(tolerated: pd.DataFrame, network: str, state: str) -> pd.Series:
     return (by_state[state] / by_state["trained"]).dropna()
 
 
+def reach(records: pd.DataFrame) -> pd.DataFrame:
+    """Return how far the predicted divergence is right, for each network, state and seed.
+
+    Parameters
+    ----------
+    records : DataFrame
+        The records.
+
+    Returns
+    -------
+    DataFrame
+        With `sigma` and `predicted`: the largest that were tried up to which the divergence is
+        within 20 % of what is predicted; NaN where the smallest is beyond.
+    """
+    rows = []
+    for names, one in records.groupby(["network", "state", "seed"], sort=False):
+        ordered = one.sort_values("sigma")
+        right = ((ordered["divergence"] / ordered["predicted"] - 1).abs() <= _TOLERANCE).cummin()
+        last = ordered[right][["sigma", "predicted"]].max()  # NaN of none
+        rows.append({**dict(zip(("network", "state", "seed"), names, strict=True)), **last})
+    return pd.DataFrame(rows)
+
+
 def table(records: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate traces, ratios and tolerated noise.
+    """Tabulate traces, ratios, how far predictions are right, and tolerated noise.
 
     Parameters
     ----------
@@ -271,6 +294,8 @@ def table(records: pd.DataFrame) -> pd.DataFrame:
         One row per network and state; medians over the seeds.
     """
     tolerated = tolerance(records).groupby(["network", "state"], sort=False)["tolerated"].median()
+    reached = reach(records).groupby(["network", "state"], sort=False)
+    far = reached[["sigma", "predicted"]].median()
     rows = []
     for network, state in records[["network", "state"]].drop_duplicates().itertuples(index=False):
         one = records[(records["network"] == network) & (records["state"] == state)]
@@ -282,6 +307,8 @@ def table(records: pd.DataFrame) -> pd.DataFrame:
                 "trace": one["trace"].median(),
                 "divergence / predicted": (small["divergence"] / small["predicted"]).median(),
                 "rise of the loss / predicted": (small["rise"] / small["predicted"]).median(),
+                "divergence within 20 % up to sigma": far.loc[(network, state), "sigma"],
+                "that is up to predicted": far.loc[(network, state), "predicted"],
                 "sigma for 2 points of accuracy": tolerated.loc[(network, state)],
             }
         )
@@ -323,7 +350,7 @@ def figure(records: pd.DataFrame) -> Figure:
             axes.axvline(SMALL, color=GREY, linewidth=0.8)
             axes.set(title=KINDS[network].title, xscale="log", yscale="log")
             axes.set_xlabel(r"predicted: $\frac{1}{2} \sigma^2$ tr H")
-            axes.set_ylim(0.1, 10)
+            axes.set_ylim(0.5, 20)
             axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
             axes.minorticks_off()
             axes.grid(True)

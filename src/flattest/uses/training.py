@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from torch import Tensor, nn
 
 from flattest.figures import colour, marker, new_figure
@@ -320,6 +321,10 @@ def figure(records: pd.DataFrame) -> Figure:
                     linewidth=0,
                 )
             axes.set(title=title, xscale="log", yscale="log", xlabel="step")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+                axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+                axis.set_minor_locator(NullLocator())
             axes.grid(True)
         bottom = min(axes.get_ylim()[0] for axes in grid[:2])
         top = max(axes.get_ylim()[1] for axes in grid[:2])
