@@ -18,7 +18,7 @@ from typing import Any
 
 import regressor_tasks as tasks
 from environment import RESULTS, write
-from regressor_peers import PEERS
+from regressor_peers import NATIVE, PEERS
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flattest.sweeps import Store, Summary, Trial, TrialFunction, run, trial_function, workers
@@ -26,11 +26,12 @@ from flattest.sweeps import Store, Summary, Trial, TrialFunction, run, trial_fun
 OURS = "MultiIndexRegressor"
 _FILE = Path(__file__).with_name("regressor_trials.py")
 _PACKAGES = ("scikit-learn", "lightgbm", "xrfm", "numpy", "scipy")
+_NATIVE_PACKAGES = ("catboost", "interpret-core", "numpy")
 
 
-def peer_function() -> TrialFunction:
+def peer_function(packages: tuple[str, ...] = _PACKAGES) -> TrialFunction:
     """Return the trial of a peer: results hold for its version, whatever flattest's is."""
-    code = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    code = ", ".join(f"{name} {version(name)}" for name in packages)
     return trial_function(f"{_FILE}:trial", code=code)
 
 
@@ -43,12 +44,15 @@ def our_function() -> TrialFunction:
 
 def trials(learners: list[str], kinds: list[str]) -> Iterator[Trial]:
     """Yield the trials, all learners of one task after each other."""
-    peers, ours = peer_function(), our_function()
+    functions = dict.fromkeys(PEERS, peer_function())
+    functions |= dict.fromkeys(NATIVE, peer_function(_NATIVE_PACKAGES)) | {OURS: our_function()}
     for seed in range(max(len(tasks.seeds(kind)) for kind in kinds)):
         for settings in tasks.settings():
             if settings["kind"] in kinds and seed in tasks.seeds(str(settings["kind"])):
                 for learner in learners:
-                    function = ours if learner == OURS else peers
+                    if learner in NATIVE and settings["kind"] not in tasks.TABLES_OF:
+                        continue
+                    function = functions[learner]
                     yield Trial(function, function.complete({"learner": learner, **settings}), seed)
 
 
@@ -61,7 +65,7 @@ def records(wanted: list[Trial], store: Store, any_code: bool) -> list[dict[str,
 
 
 def main() -> None:
-    known = [*PEERS, OURS]
+    known = [*PEERS, *NATIVE, OURS]
     kinds = list(dict.fromkeys(str(settings["kind"]) for settings in tasks.settings()))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--learner", choices=known, action="append", help="all by default")

@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import catboost
 import lightgbm
 import numpy as np
+import pandas as pd
 import torch
 import xrfm
+from interpret.glassbox import ExplainableBoostingRegressor
 from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin, clone
 from sklearn.compose import TransformedTargetRegressor
@@ -62,6 +65,29 @@ class LightGBM(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.model_.predict(X)
+
+
+class CatBoost(RegressorMixin, BaseEstimator):
+    """CatBoost with early stopping on a fifth of the rows, refitted with that many trees."""
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> CatBoost:
+        names = X.columns[X.dtypes == "category"].tolist()
+        options: dict[str, Any] = {
+            "cat_features": names,
+            "thread_count": 1,
+            "random_seed": 0,
+            "verbose": False,
+            "allow_writing_files": False,
+        }
+        X0, X1, y0, y1 = train_test_split(X, y, test_size=0.2, random_state=0)
+        trial = catboost.CatBoostRegressor(**options)
+        trial.fit(X0, y0, eval_set=(X1, y1), early_stopping_rounds=50)
+        trees = max(int(trial.best_iteration_ or 0), 1)
+        self.model_ = catboost.CatBoostRegressor(iterations=trees, **options).fit(X, y)
+        return self
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
         return self.model_.predict(X)
 
 
@@ -147,10 +173,15 @@ PEERS: dict[str, Callable[[], Any]] = {
     "SIR, then GP": lambda: _standardised(SlicedInverseProcess()),
     "xRFM": lambda: make_pipeline(StandardScaler(), XRFM()),
 }
+NATIVE: dict[str, Callable[[], Any]] = {
+    "CatBoost": CatBoost,
+    "EBM": lambda: ExplainableBoostingRegressor(random_state=0, n_jobs=1),
+}
+"""Peers that are given tables with their categories, and nothing but tables."""
 
 
-def fit_peer(name: str, X: np.ndarray, y: np.ndarray) -> Any:
+def fit_peer(name: str, X: np.ndarray | pd.DataFrame, y: np.ndarray) -> Any:
     """Fit one of the peers; what it warns of is its own business."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return clone(PEERS[name]()).fit(X, y)
+        return clone({**PEERS, **NATIVE}[name]()).fit(X, y)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from regressor_peers import fit_peer
+from regressor_peers import NATIVE, fit_peer
 from regressor_tasks import Task, subspace_score, task
 
 
@@ -52,10 +52,13 @@ def _score(
     """Time a fit in one thread, and test it."""
     torch.set_num_threads(1)
     data = task(settings.kind, settings.name, settings.d, settings.n, seed)
+    X, X_test = data.X, data.X_test
+    if settings.learner in NATIVE and data.frames is not None:
+        X, X_test = data.frames
     started = time.perf_counter()
-    model = fit(data.X, data.y)
+    model = fit(X, data.y)
     seconds = time.perf_counter() - started
-    squares = np.square(model.predict(data.X_test) - data.y_test).mean()
+    squares = np.square(model.predict(X_test) - data.y_test).mean()
     record = {
         "mse": float(squares),
         "r2": float(1 - squares / data.y_test.var()),

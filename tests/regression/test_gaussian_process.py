@@ -57,8 +57,12 @@ def _covariance(process: Process, projection: torch.Tensor, data: Data) -> torch
     return _dense(process, projection, data.X) + torch.diag(diagonal)
 
 
+@pytest.mark.parametrize("rows_of_a_tile", [128, 5])
 @pytest.mark.parametrize(("shape", "additive", "trend"), CASES)
-def test_evidence_and_its_slopes(shape: str, additive: bool, trend: bool) -> None:
+def test_evidence_and_its_slopes(
+    shape: str, additive: bool, trend: bool, rows_of_a_tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flattest.regression.evidence._TILE", rows_of_a_tile)
     data, process = _data(), _process(shape, additive, trend)
     projection = process.projection.clone().requires_grad_()
     K = _covariance(process, projection, data)
@@ -195,3 +199,27 @@ def test_parameters_that_change_nothing_have_no_price() -> None:
     assert _process("gaussian", False, True).n_parameters == 4 * 2 - 1 + 3
     assert count(free="lengths") == 2 + 2
     assert count(free="scale") == 1 + 2
+
+
+def _nearly_linear(noise: float) -> Data:
+    rng = np.random.default_rng(3)
+    X = torch.from_numpy(rng.standard_normal((120, 5)))
+    y = (X @ torch.tensor([1.0, -2.0, 0.0, 0.0, 0.5], dtype=torch.float64) / 2).sin()
+    y += noise * torch.from_numpy(rng.standard_normal(120))
+    return Data.of(X, (y - y.mean()) / y.std(), torch.ones(120, dtype=torch.float64)).blocks(120)
+
+
+@pytest.mark.parametrize("noise", [0.5, 0.1, 0.0])
+def test_single_precision_comes_to_the_end_of_double(noise: float) -> None:
+    # Without noise most of the way is beyond what single precision can follow.
+    data, rng = _nearly_linear(noise), np.random.default_rng(4)
+    start = Process(
+        "matern52",
+        torch.from_numpy(rng.standard_normal((5, 1))),
+        torch.ones(1, dtype=torch.float64),
+        noise=0.1,
+    )
+    double = Effort(max_iter=200, tol=1e-7)
+    ends = [fit_process(data, start, effort) for effort in (double, double._replace(single=2e-2))]
+    assert ends[1].projection.dtype == torch.float64
+    assert ends[1].evidence == pytest.approx(ends[0].evidence, rel=1e-2, abs=0.5)

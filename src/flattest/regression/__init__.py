@@ -8,7 +8,8 @@ targets depend, and predicts from them by Gaussian processes. In order:
 2. **The schedule of fits** (`robust_fit`, `target_scale`, `outliers`). Stages 3 to 5 are run on the
    targets, and on their logarithms where these are positive and less skewed as such. Each fit is
    judged by how well it predicts every row from the others; rows far from that are left out of the
-   next fit, and put back where a fit without them predicts them.
+   next fit, and put back where a fit without them predicts them. The first fit and the best one
+   search; others start from what the best so far compared.
 3. **Starts** (`starts`). Guesses at the directions: what small networks (`regularisation_path`) and
    coarse processes of all features vary along, re-weighted by that and fitted again.
 4. **The search** (`projection_search`). From a start with a few directions more than are needed, a

@@ -76,7 +76,8 @@ class MultiIndexRegressor(
         What ``Q`` is: as above; without the reflections; or the sum of squares of all parameters.
     strengths : "auto" or sequence of float
         The strengths ``lambda``, relative to targets of unit variance. The one of least mean
-        cross-validation error is taken.
+        cross-validation error is taken. By default 8 from 1e-3 to 0.5 where a network predicts
+        alone, and 4 from 2e-3 to 0.3 beside processes.
     max_rounds : int
         The most rounds in which a fit is repeated on what the one before it varies along: the
         eliminations of ``link="network"``, and the fits from which the search for a process starts.
@@ -159,7 +160,8 @@ class MultiIndexRegressor(
     1. Equal rows are merged; features and targets get standard units.
     2. Fits as in 3 to 5 are made to the targets and, where these are positive and less skewed as
        such, to their logarithms; and again without rows whose targets lie far from what the others
-       predict. A row left out is put back where a fit without it predicts it.
+       predict. A row left out is put back where a fit without it predicts it. Only the first fit
+       and the best one search from 3 on; the others start from what the best so far compared.
     3. The search starts from what small networks and coarse processes of all features vary along.
     4. From a few directions more than are needed, the one without which the evidence is highest is
        dropped and the rest fitted anew, one after the other. Each number of directions, other
