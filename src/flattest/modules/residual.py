@@ -112,7 +112,7 @@ def residual_trace(
     *,
     method: str = "auto",
     standard_error: float | int | None = None,
-    n_probes: int = 4,
+    n_probes: int = 8,
     max_probes: int = 64,
     exact_up_to: int = 128,
     random_state: Any = None,
@@ -143,7 +143,8 @@ def residual_trace(
         The standard error of the total at which to stop. By default `n_probes` are drawn.
     n_probes : int
         Probes of each group of layers or tensor at the least, two or more; with fewer than seven
-        samples, or where samples cannot be told apart, up to eight.
+        samples, or where samples cannot be told apart, up to eight. Where a few samples have nearly
+        all of the variance, as with fitted networks, intervals from four hold too rarely.
     max_probes : int
         Probes of each at the most.
     exact_up_to : int
