@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from torch.nn import functional as F
 
 from flattest.figures import colour, marker, new_figure
@@ -246,6 +247,9 @@ def figure(records: pd.DataFrame) -> Figure:
             axes.axhline(1, color="#333333", linewidth=0.8)
             axes.set(title=KINDS[network].title, yscale="log")
             axes.set_xticks(range(len(SOURCES) - 1), SOURCES[1:], rotation=35, ha="right")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.grid(True, axis="y")
         panels[0].set_ylabel("divergence / that of uniform bits")
         handles, labels = panels[0].get_legend_handles_labels()
