@@ -203,7 +203,7 @@ def uses_run() -> str:
     minutes = sum(part["seconds"] for part in parts) / 60
     return (
         f"The {results['size']} study: {done:,} of {trials:,} trials succeeded, "
-        f"{minutes:.0f} minutes of computing on one core ({environment['processor']}, PyTorch "
+        f"{minutes:.0f} minutes on one core of a busy machine ({environment['processor']}, PyTorch "
         f"{environment['torch']}, {environment['date']}).\n"
     )
 
