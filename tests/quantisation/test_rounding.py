@@ -175,3 +175,22 @@ NET = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
 def test_bad_input_meets_one_sentence(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_a_normalisation_corrects_the_convolution_without_a_bias_before_it(dimensions):
+    convolution, norm = (
+        (nn.Conv1d, nn.BatchNorm1d) if dimensions == 1 else (nn.Conv2d, nn.BatchNorm2d)
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(convolution(3, 4, 3, bias=False), norm(4)).double()
+        X = torch.randn(20, 3, *(8,) * dimensions, dtype=torch.float64)
+        net(X)  # running statistics
+    net.eval()
+    kept = (0, *range(2, 2 + dimensions))
+    expected = net(X).mean(kept)
+    corrected, plain = ft.quantise(net, 3, correct_bias=X), ft.quantise(net, 3)
+    torch.testing.assert_close(corrected(X).mean(kept), expected)
+    assert (plain(X).mean(kept) - expected).abs().max() > 1e-3
+    assert torch.equal(corrected[1].weight, net[1].weight)

@@ -108,9 +108,9 @@ def quantise(
     affine : bool
         Whether ranges need not be symmetric.
     correct_bias : Tensor, array_like, dict or tuple, optional
-        Example inputs. The mean outputs of each linear layer and convolution with a bias on these
-        are made those of the module as it was, layer by layer from the front, by changing the bias
-        (Nagel et al. 2019).
+        Example inputs. The mean outputs of each linear layer, convolution and batch normalisation
+        with a bias on these are made those of the module as it was, layer by layer from the front,
+        by changing the bias (Nagel et al. 2019).
 
     Returns
     -------
@@ -224,7 +224,8 @@ def _axes(module: nn.Module) -> dict[str, int]:
     }
 
 
-_CORRECTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CORRECTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED, *_NORMS)
 
 
 def _correct_biases(original: nn.Module, result: nn.Module, example: Any) -> None:
@@ -240,7 +241,7 @@ def _correct_biases(original: nn.Module, result: nn.Module, example: Any) -> Non
         # What follows sees the corrected outputs already, so that one pass is enough.
         shift = expected[name] - _means(layer, outputs)
         layer.bias += shift.to(layer.bias)
-        return outputs + shift.to(outputs).reshape(-1, *(1,) * _n_spatial(layer))
+        return outputs + shift.to(outputs).reshape(-1, *(1,) * _n_spatial(layer, outputs))
 
     for module, at_outputs in ((original, note), (result, correct)):
         _run(module, batch, at_outputs)
@@ -270,12 +271,14 @@ def _run(module: nn.Module, batch: Any, at_outputs: Callable[[str, Any, Tensor],
             handle.remove()
 
 
-def _n_spatial(layer: Any) -> int:
+def _n_spatial(layer: Any, outputs: Tensor) -> int:
     """Return the number of dimensions that follow the channels of a layer's outputs."""
+    if isinstance(layer, _NORMS):
+        return outputs.ndim - 2
     return len(getattr(layer, "kernel_size", ()))
 
 
 def _means(layer: Any, outputs: Tensor) -> Tensor:
     """Return the mean outputs of a layer's channels."""
-    values = outputs.detach().double().movedim(outputs.ndim - 1 - _n_spatial(layer), -1)
+    values = outputs.detach().double().movedim(outputs.ndim - 1 - _n_spatial(layer, outputs), -1)
     return values.reshape(-1, values.shape[-1]).mean(dim=0)
