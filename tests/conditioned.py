@@ -1,6 +1,5 @@
 """A link conditioned on rows, without a search for its directions."""
 
-import pandas as pd
 import torch
 
 from flattest.regression.gaussian_process import Data, Process
@@ -44,4 +43,4 @@ def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Stan
     variation = Variation(basis[0, :1], basis[:, :1])
     limits = Limits.of(variation, inputs)
     parts = (Part(mixture, units),)
-    return SmoothLink(parts, basis, limits, pd.DataFrame(), variation), standardise
+    return SmoothLink(parts, basis, limits, [], variation), standardise

@@ -131,7 +131,7 @@ def state(net):
     )
 
 
-def test_errors_and_interrupts_leave_the_network_alone(monkeypatch):
+def test_errors_and_interrupts_leave_the_network_alone(monkeypatch, ctrl_c_interrupts):
     net = network()
     before = state(net)
     with pytest.raises(ValueError, match="y has"):
@@ -153,7 +153,7 @@ def test_errors_and_interrupts_leave_the_network_alone(monkeypatch):
     assert monitor.readings == []
 
 
-def test_control_c_within_a_measurement_is_not_taken_for_a_partial_result():
+def test_control_c_within_a_measurement_is_not_taken_for_a_partial_result(ctrl_c_interrupts):
     net = network()
     calls = []
 

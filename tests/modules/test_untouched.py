@@ -149,12 +149,12 @@ def test_the_callers_inputs_stay():
 
 def test_random_states_of_numpy_and_python_come_back():
     # Outside of `measure`, for the type checker of the tests draws numbers itself.
-    states = guards._random_state(model())
+    states = guards.random_states(model())
     random.random()
     np.random.standard_normal()  # noqa: NPY002
     torch.rand(1)
-    guards._restore_random_state(states)
-    again = guards._random_state(model())
+    guards.restore_random_states(states)
+    again = guards.random_states(model())
     assert torch.equal(again[0], states[0])
     assert again[2][1].tolist() == states[2][1].tolist()
     assert again[3] == states[3]

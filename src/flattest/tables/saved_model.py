@@ -60,7 +60,8 @@ class SavedModel:
     --------
     >>> import pandas as pd
     >>> from flattest.tables.encoding import learn_encoding
-    >>>     >>> from flattest.tables.saved_model import SavedModel
+    >>> from flattest.regression.regressor import MultiIndexRegressor
+    >>> from flattest.tables.saved_model import SavedModel
     >>> frame = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0] * 5, "y": [0.0, 1.0, 2.0, 3.0] * 5})
     >>> encoding = learn_encoding(frame, "y")
     >>> regressor = MultiIndexRegressor(width=5, random_state=0)
