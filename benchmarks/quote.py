@@ -176,19 +176,22 @@ def _interpolation_row() -> str:
 
 def _regression_row() -> str:
     """Compare the errors of regressors on the grid of links."""
-    errors: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    tasks: dict[tuple[Any, ...], dict[str, float]] = {}
     for record in read("regressor")["results"]:
         if record["kind"] == "grid":
-            cell = errors.setdefault((record["name"], record["d"], record["n"]), {})
-            cell.setdefault(record["learner"], []).append(1 - record["r2"])
-    learners = {learner for cell in errors.values() for learner in cell}
+            task = tasks.setdefault(tuple(record[key] for key in ("name", "d", "n", "seed")), {})
+            task[record["learner"]] = 1 - record["r2"]
+    learners = {learner for task in tasks.values() for learner in task}
+    cells: dict[tuple[Any, ...], list[dict[str, float]]] = {}
+    for (*cell, _), task in tasks.items():
+        if set(task) == learners:
+            cells.setdefault(tuple(cell), []).append(task)
     ratios, best = [], 0
-    for cell in errors.values():
-        if set(cell) == learners:
-            means = {learner: statistics.fmean(values) for learner, values in cell.items()}
-            ours = means.pop("MultiIndexRegressor")
-            ratios.append(ours / min(means.values()))
-            best += ratios[-1] <= 1.02
+    for found in cells.values():
+        means = {learner: statistics.fmean(task[learner] for task in found) for learner in learners}
+        ours = means.pop("MultiIndexRegressor")
+        ratios.append(ours / min(means.values()))
+        best += ratios[-1] <= 1.02
     return (
         f"| few directions with noise, {len(ratios)} kinds of data | best in {best} | its error is "
         f"{statistics.median(ratios):.2g} times that of the best of {len(learners) - 1} others, in "

