@@ -121,7 +121,7 @@ def test_rankings_are_judged_by_their_records() -> None:
 
 def test_the_table_has_every_measure_with_its_intervals() -> None:
     records = ranked({"minimum_over_groups": 4.0, "train_loss": -2.0}, n_trajectories=6)
-    table = ranking_mlps.table(records).set_index("measure")
+    table = ranking_mlps.CLAIM.table(records).set_index("measure")
     assert list(table.index) == list(MEASURES.values())
     row = table.loc["orbit minimum, all groups"]
     assert row["tau, low"] <= row["tau"] <= row["tau, high"]

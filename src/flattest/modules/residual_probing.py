@@ -19,8 +19,8 @@ from flattest.modules.residual_blocks import (
     groups_of,
 )
 from flattest.modules.residual_graph import find_uses
-from flattest.modules.residual_known import known_curvatures
-from flattest.modules.residual_uses import LinearUse
+from flattest.modules.residual_known import Known, known_curvatures
+from flattest.modules.residual_uses import LinearUse, Use
 
 _DEGREES = 7  # degrees of freedom of a block's variance at least: independent samples, less means
 
@@ -123,14 +123,27 @@ def divide(
     found = find_uses(outputs, tensors)
     known = {use.names: part for use, part in known_curvatures(outputs, cotangent, found) if part}
     closed = [
-        KnownBlock(use, known[use.names])
+        KnownBlock(use, part)
         for use in found
-        if use.names in known and known[use.names].complete
+        if (part := known.get(use.names)) is not None and part.complete
     ]
     done = {name for block in closed for name in block.names}
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in done}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in done}
     found = [use for use in found if not done.intersection(use.names)]
     tallies = [Tally(block, exact=block.exact().tolist()) for block in closed]
+    return tallies + _divide_rest(outputs, cotangent, rest, found, known, limit, generator)
+
+
+def _divide_rest(
+    outputs: Tensor,
+    cotangent: Tensor,
+    tensors: Mapping[str, Tensor],
+    found: list[Use],
+    known: Mapping[tuple[str, ...], Known],
+    limit: float | int,
+    generator: torch.Generator,
+) -> list[Tally]:
+    """Divide the tensors that are in no closed form, by their uses."""
     layouts = find_layouts(outputs, found, generator)
     uses = [(use, at) for use, at in zip(found, layouts, strict=True) if at is not None]
     in_uses = {name for use, _ in uses for name in use.names}
@@ -149,7 +162,7 @@ def divide(
     alone = {name: tensor for name, tensor in tensors.items() if name not in in_uses}
     points: list[Any] = [*(use.edge for use, _ in uses), *alone.values()]
     if not points:
-        return tallies
+        return []
     gradients = torch.autograd.grad(
         outputs,
         points,
@@ -165,7 +178,7 @@ def divide(
         TensorBlock(name, tensor, gradient)
         for (name, tensor), gradient in zip(alone.items(), gradients[len(uses) :], strict=True)
     ]
-    left = []
+    tallies, left = [], []
     for block in (*by_use, *by_tensor):
         if block.vanishes:
             tallies.append(Tally(block, exact=[0.0] * len(block.names)))

@@ -188,8 +188,8 @@ def fit_robustly(
                 link = SmoothLink.fit(data, units, kept.y, k, starts_of, rng, bar.advance)
             entry, far = judge(rows, RobustFit(link, data, suspicion.outliers), rng)
             if suspicion.thorough and entry.score > suspicion.score - NEARLY_NATS:
-                # The best one was the same, with less care.
-                judged = [other for other in judged if other is not _best(judged)]
+                hasty = _best(judged)  # the same fit, with less care
+                judged = [other for other in judged if other is not hasty]
             judged.append(entry)
             schedule.add(Suspicion(entry.score, suspicion.logarithmic, far))
     return average(rows, judged, rng) if judged else None

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 from typing import Any
 
-import pandas as pd
+from torch import nn
 
 from flattest.study import Claim, Design
 from flattest.uses import ranking
-from flattest.uses.digits import split
-from flattest.uses.fitting import Recipe, fit
-from flattest.uses.measures import measures
-from flattest.uses.networks import initialised, mlp
-from flattest.uses.trajectories import point
+from flattest.uses.networks import mlp
+from flattest.uses.ranked import Settings, trained_and_measured
 
 FACTORS: dict[str, tuple[Any, Any]] = {
     "width": (32, 96),
@@ -28,69 +25,13 @@ FACTORS: dict[str, tuple[Any, Any]] = {
 """The low and the high level of each hyper-parameter."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One network on a trajectory; the seed says on which.
-
-    Parameters
-    ----------
-    position : int
-        How many hyper-parameters have been turned since the start.
-    epochs : int
-        How often each sample is seen at most.
-    enough : float
-        The training loss at which training stops.
-    """
-
-    position: int = 0
-    epochs: int = 200
-    enough: float = 0.02
-
-
 def trial(settings: Settings, seed: int) -> dict[str, Any]:
-    """Train a network and take all measures.
+    """Train a network and take all measures, see `ranked.trained_and_measured`."""
 
-    Parameters
-    ----------
-    settings : Settings
-        Where on the trajectory.
-    seed : int
-        The trajectory; also the seed of data, start and minibatches.
+    def make(levels: dict[str, Any]) -> nn.Module:
+        return mlp(levels["width"], levels["depth"])
 
-    Returns
-    -------
-    dict
-        The hyper-parameters, the one that was turned last, the measures and the gap.
-    """
-    levels, turned = point(FACTORS, settings.position, seed)
-    data = split(levels["n_samples"], seed, label_noise=levels["label_noise"])
-    recipe = Recipe(
-        learning_rate=levels["learning_rate"],
-        epochs=settings.epochs,
-        batch_size=levels["batch_size"],
-        weight_decay=levels["weight_decay"],
-        moved=levels["augmentation"],
-        enough=settings.enough,
-    )
-    net = fit(initialised(lambda: mlp(levels["width"], levels["depth"]), seed), data, recipe, seed)
-    found = measures(net, data, label_noise=levels["label_noise"], groups=False, random_state=seed)
-    return {**levels, "turned": turned, **found}
-
-
-def table(records: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the coefficients, see :func:`flattest.uses.ranking.table`.
-
-    Parameters
-    ----------
-    records : DataFrame
-        The records.
-
-    Returns
-    -------
-    DataFrame
-        One row per measure.
-    """
-    return ranking.table(records, list(FACTORS))
+    return trained_and_measured(FACTORS, settings, seed, make, groups=False)
 
 
 _CELLS = tuple(Settings(position) for position in range(len(FACTORS) + 1))
@@ -139,5 +80,5 @@ CLAIM = Claim(
         "networks and over pairs that differ in one hyper-parameter, with 95 % intervals. Right: "
         "the gap against three of the measures, one mark per network."
     ),
-    table=table,
+    table=functools.partial(ranking.table, factors=list(FACTORS)),
 )

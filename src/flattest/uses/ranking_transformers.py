@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
+from torch import nn
 
 from flattest.study import Claim, Design
-from flattest.uses import ranking
-from flattest.uses.digits import split
-from flattest.uses.fitting import Recipe, fit
-from flattest.uses.measures import measures
-from flattest.uses.networks import Transformer, initialised
+from flattest.uses import ranked, ranking
+from flattest.uses.networks import Transformer
 from flattest.uses.ranking_mlps import SOURCE
-from flattest.uses.trajectories import point
 
 FACTORS: dict[str, tuple[Any, Any]] = {
     "width": (12, 24),
@@ -30,68 +27,19 @@ FACTORS: dict[str, tuple[Any, Any]] = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One transformer on a trajectory; the seed says on which.
+class Settings(ranked.Settings):
+    """One transformer on a trajectory; the seed says on which."""
 
-    Parameters
-    ----------
-    position : int
-        How many hyper-parameters have been turned since the start.
-    epochs : int
-        How often each sample is seen at most.
-    enough : float
-        The training loss at which training stops.
-    """
-
-    position: int = 0
     epochs: int = 150
-    enough: float = 0.02
 
 
 def trial(settings: Settings, seed: int) -> dict[str, Any]:
-    """Train a transformer and take all measures.
+    """Train a transformer and take all measures, see `ranked.trained_and_measured`."""
 
-    Parameters
-    ----------
-    settings : Settings
-        Where on the trajectory.
-    seed : int
-        The trajectory; also the seed of data, start and minibatches.
+    def make(levels: dict[str, Any]) -> nn.Module:
+        return Transformer(levels["width"], levels["depth"], levels["heads"])
 
-    Returns
-    -------
-    dict
-        The hyper-parameters, the one that was turned last, the measures and the gap.
-    """
-    levels, turned = point(FACTORS, settings.position, seed)
-    data = split(levels["n_samples"], seed, label_noise=levels["label_noise"])
-    recipe = Recipe(
-        learning_rate=levels["learning_rate"],
-        epochs=settings.epochs,
-        batch_size=levels["batch_size"],
-        weight_decay=levels["weight_decay"],
-        enough=settings.enough,
-    )
-    sizes = (levels["width"], levels["depth"], levels["heads"])
-    net = fit(initialised(lambda: Transformer(*sizes), seed), data, recipe, seed)
-    found = measures(net, data, label_noise=levels["label_noise"], groups=True, random_state=seed)
-    return {**levels, "turned": turned, **found}
-
-
-def table(records: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the coefficients, see :func:`flattest.uses.ranking.table`.
-
-    Parameters
-    ----------
-    records : DataFrame
-        The records.
-
-    Returns
-    -------
-    DataFrame
-        One row per measure.
-    """
-    return ranking.table(records, list(FACTORS))
+    return ranked.trained_and_measured(FACTORS, settings, seed, make, groups=True)
 
 
 _CELLS = tuple(Settings(position) for position in range(len(FACTORS) + 1))
@@ -128,5 +76,5 @@ CLAIM = Claim(
         "transformers and over pairs that differ in one hyper-parameter, with 95 % intervals. "
         "Right: the gap against three of the measures, one mark per transformer."
     ),
-    table=table,
+    table=functools.partial(ranking.table, factors=list(FACTORS)),
 )
