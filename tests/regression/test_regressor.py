@@ -132,11 +132,14 @@ def test_few_rows_of_noisy_linear_data_are_predicted_like_ridge():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((1050, 30))
     y = X @ rng.standard_normal(30) / 30**0.5 + 0.5 * rng.standard_normal(1050)
-    model = _quick(link="gaussian_process").fit(X[:50], y[:50])
     ridge = RidgeCV(np.logspace(-3, 4, 15)).fit(X[:50], y[:50])
-    assert model.n_directions_ == 1
-    assert model.candidates_.iloc[-1]["kernel"] == "linear"
-    assert model.score(X[50:], y[50:]) > ridge.score(X[50:], y[50:]) - 0.06
+    scores = []
+    for seed in range(3):  # the folds, too, move the score by .015
+        model = _quick(link="gaussian_process", random_state=seed).fit(X[:50], y[:50])
+        assert model.n_directions_ == 1
+        assert model.candidates_.iloc[-1]["kernel"] == "linear"
+        scores.append(model.score(X[50:], y[50:]))
+    assert np.mean(scores) > ridge.score(X[50:], y[50:]) - 0.05
 
 
 def test_functions_of_all_features_are_no_low_dimensional():
