@@ -52,6 +52,16 @@ def test_quantiles(parts: tuple[int, ...], probability: float) -> None:
         assert float(found) == pytest.approx(expected, rel=1e-8, abs=1e-9)
 
 
+@pytest.mark.parametrize("parts", [(0,), (1,), (0, 1), (1, 0)])
+@pytest.mark.parametrize("y", [-2.0, 0.0, 1e-3, 0.7, 4.0])
+def test_densities(parts: tuple[int, ...], y: float) -> None:
+    law = _law(*parts)
+    for row, found in enumerate(law.log_density(np.full(4, y))):
+        with np.errstate(divide="ignore"):
+            expected = np.log(sum(share * one.pdf(y) for share, one in _scipy(law, row)))
+        assert found == pytest.approx(expected, rel=1e-10)
+
+
 def test_intervals_of_logarithms_are_positive_and_longer_upwards() -> None:
     law = _law(1)
     low, middle, high = (law.quantile(p) for p in (0.05, 0.5, 0.95))

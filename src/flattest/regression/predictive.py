@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -69,6 +70,20 @@ class Predictive(NamedTuple):
         """
         low, high = (self.quantile((1 + sign * level) / 2).numpy() for sign in (-1, 1))
         return low, high
+
+    def log_density(self, y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return the logarithm of the density at targets."""
+        total = np.full(len(y), -np.inf)
+        for part, (units, share) in enumerate(zip(self.units, self.shares, strict=True)):
+            mean, deviation = (moment.numpy() for moment in self._normal(part))
+            # No logarithm has a target that is not positive.
+            there = y > 0 if units.logarithmic else np.isfinite(y)
+            values = np.log(y, where=there, out=np.zeros_like(y)) if units.logarithmic else y
+            z = (values - mean) / deviation
+            each = np.log(share / (math.sqrt(2 * math.pi) * deviation)) - z**2 / 2
+            each -= values if units.logarithmic else 0
+            total = np.logaddexp(total, np.where(there, each, -np.inf))
+        return total
 
     def sample(self, n_samples: int, rng: np.random.Generator) -> Float[np.ndarray, "n n_samples"]:
         """Draw targets, each row on its own."""
