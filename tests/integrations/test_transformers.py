@@ -15,12 +15,6 @@ LABELS = TOKENS[:, 0] % 2
 PROBE = {"input_ids": TOKENS[:8], "attention_mask": torch.ones_like(TOKENS[:8])}
 
 
-@pytest.fixture(autouse=True)
-def _no_datasets(monkeypatch):
-    """Hide the tests' own folder of that name, which it would take for Hugging Face's package."""
-    monkeypatch.setattr(transformers.trainer, "is_datasets_available", lambda: False)
-
-
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -45,12 +45,35 @@ class FlatnessCallback(Callback):
 
     Examples
     --------
-    ::
-
-        monitor = FlatnessMonitor(probe_X, probe_y, loss="cross_entropy", every=200)
-        trainer = Trainer(callbacks=[FlatnessCallback(monitor, network="net")])
-        trainer.fit(module, loader)
-        print(monitor.summary())
+    >>> import torch
+    >>> from lightning.pytorch import LightningModule, Trainer
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from flattest.integrations import FlatnessMonitor
+    >>> from flattest.integrations.lightning import FlatnessCallback
+    >>> class Classifier(LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.net = torch.nn.Linear(4, 3)
+    ...
+    ...     def training_step(self, batch, batch_idx):
+    ...         return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+    ...
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+    >>> X, y = torch.randn(40, 4), torch.randint(0, 3, (40,))
+    >>> monitor = FlatnessMonitor(X, y, loss="cross_entropy", every=4)
+    >>> trainer = Trainer(
+    ...     max_epochs=1,
+    ...     callbacks=[FlatnessCallback(monitor, network="net")],
+    ...     accelerator="cpu",
+    ...     logger=False,
+    ...     enable_checkpointing=False,
+    ...     enable_progress_bar=False,
+    ...     enable_model_summary=False,
+    ... )
+    >>> trainer.fit(Classifier(), DataLoader(TensorDataset(X, y), batch_size=5))
+    >>> [reading.step for reading in monitor.readings]
+    [0, 4, 8]
     """
 
     def __init__(self, monitor: Any, network: str = "") -> None:

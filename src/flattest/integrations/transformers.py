@@ -49,13 +49,35 @@ class FlatnessCallback(TrainerCallback):
 
     Examples
     --------
-    ::
-
-        monitor = FlatnessMonitor(inputs, labels, loss="cross_entropy", every=200)
-        trainer = Trainer(model, arguments, train_dataset=data)
-        trainer.add_callback(FlatnessCallback(monitor, log=trainer.log))
-        trainer.train()
-        print(monitor.summary())
+    >>> import tempfile
+    >>> import torch
+    >>> from transformers import BertConfig, BertForSequenceClassification
+    >>> from transformers import Trainer, TrainingArguments
+    >>> from flattest.integrations import FlatnessMonitor
+    >>> from flattest.integrations.transformers import FlatnessCallback
+    >>> config = BertConfig(
+    ...     vocab_size=40,
+    ...     hidden_size=8,
+    ...     num_hidden_layers=1,
+    ...     num_attention_heads=2,
+    ...     intermediate_size=16,
+    ... )
+    >>> tokens = torch.randint(3, 40, (32, 6))
+    >>> labels = tokens[:, 0] % 2
+    >>> monitor = FlatnessMonitor(
+    ...     {"input_ids": tokens[:8]}, labels[:8], loss="cross_entropy", every=2, residual="none"
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer = Trainer(
+    ...         BertForSequenceClassification(config),
+    ...         TrainingArguments(folder, max_steps=4, report_to=[], disable_tqdm=True),
+    ...         train_dataset=[{"input_ids": x, "labels": y} for x, y in zip(tokens, labels)],
+    ...     )
+    ...     trainer.add_callback(FlatnessCallback(monitor, log=trainer.log))
+    ...     _ = trainer.train()  # doctest: +ELLIPSIS
+    {'flatness/gauss_newton': ...
+    >>> [reading.step for reading in monitor.readings]
+    [0, 2, 4]
     """
 
     def __init__(self, monitor: Any, *, log: Any = None) -> None:
