@@ -24,7 +24,7 @@ def test_versions_are_those_that_are_loaded() -> None:
 
     found = versions()
     assert found["flattest"] == flattest.__version__
-    assert found["torch"] == torch.__version__
+    assert torch.__version__.startswith(found["torch"])  # which may name the build besides
     assert found["python"].startswith(".".join(map(str, sys.version_info[:3])))
     assert list(found)[-1] == "platform"
 

@@ -120,7 +120,7 @@ def test_no_file_runs_code(folder, exported):
     torch.save(Malicious(), folder / "inputs.pt")
     with zipfile.ZipFile(path) as good, zipfile.ZipFile("m.pt2", "w") as bad:
         for name in good.namelist():
-            inputs = name.endswith("model.pt")
+            inputs = name.endswith(("model.pt", "example_inputs.pt"))  # by version
             content = (folder / "inputs.pt").read_bytes() if inputs else good.read(name)
             bad.writestr(name, content)
     for call in (
@@ -132,7 +132,7 @@ def test_no_file_runs_code(folder, exported):
         with pytest.raises(ModelFileError):
             call()
     assert not (folder / "entered").exists()
-    with contextlib.suppress(TypeError):
+    with contextlib.suppress(TypeError, AssertionError):
         torch.export.load("m.pt2")  # which does run it, so that the test can fail
     assert (folder / "entered").exists()
 

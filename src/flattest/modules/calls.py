@@ -19,6 +19,8 @@ from flattest.modules.outputs import Output, replace, select
 from flattest.modules.trees import map_leaves
 from flattest.validation import Argument
 
+_FIXED_SHAPE = ("Guard failed", "Expected input at")
+"""How PyTorch says, by version, that an exported program takes one number of samples only."""
 _USUAL = (
     *(RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError, AssertionError),
 )
@@ -129,10 +131,11 @@ class Call:
             return self._model(*args, **kwargs)
         except _USUAL as error:
             text = (str(error).strip().splitlines() or ["no message"])[0]
-            if text.startswith("Guard failed"):
-                text += "; export it with dynamic shapes, so that it takes any number of samples."
+            if text.startswith(_FIXED_SHAPE):
+                text += "; export it with dynamic shapes, so that it takes any number of samples"
             raise ValueError(
-                f"The model's forward pass failed on X with {type(error).__name__}: {text}"
+                f"The model's forward pass failed on X with {type(error).__name__}: "
+                f"{text.removesuffix('.')}."
             ) from error
 
     def _select(self, returned: Any) -> Tensor:

@@ -95,5 +95,6 @@ def _largest(exponents: sparse.csr_array, of_channel: np.ndarray) -> Vector:
     """Return for every scale the largest value among the channels that have it."""
     result = np.full(exponents.shape[1], -np.inf)
     entries = sparse.coo_array(exponents)
-    np.maximum.at(result, entries.coords[1], of_channel[entries.coords[0]])
+    entries.eliminate_zeros()  # which versions of SciPy before 1.13 keep
+    np.maximum.at(result, entries.col, of_channel[entries.row])
     return result
