@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from flattest.modules.symmetry.finding import symmetries
     from flattest.modules.symmetry.result import Symmetries
     from flattest.orbit import Orbit
-    from flattest.quantisation.allocation import BitAllocation, allocate_bits
+    from flattest.quantisation.allocation import allocate_bits
+    from flattest.quantisation.bit_allocation import BitAllocation
     from flattest.quantisation.rounding import quantise
     from flattest.regression.regressor import MultiIndexRegressor
     from flattest.tables.transformer import TableEncoder
@@ -47,7 +48,8 @@ _HOMES = {
     "modules.symmetry.finding": ("symmetries",),
     "modules.symmetry.result": ("Symmetries",),
     "orbit": ("Orbit",),
-    "quantisation.allocation": ("BitAllocation", "allocate_bits"),
+    "quantisation.allocation": ("allocate_bits",),
+    "quantisation.bit_allocation": ("BitAllocation",),
     "quantisation.rounding": ("quantise",),
     "regression.regressor": ("MultiIndexRegressor",),
     "tables.transformer": ("TableEncoder",),

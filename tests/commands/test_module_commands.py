@@ -96,9 +96,13 @@ def test_bits(source, tmp_path):
     report = json.loads((tmp_path / "bits" / "report.json").read_text(encoding="utf-8"))
     assert set(report["bits"]) == {"0.weight", "2.weight"}
     assert report["average"] <= 5
+    assert f"with rounded weights {report['rounded_loss']:.4g}" in result.output
+    chosen = run(*args, "--budget", 5, "--measured", "--per-tensor", "--force")
+    assert chosen.exit_code == 0, chosen.output
     low = run(*args, "--budget", "10 B", "--force")
     assert low.exit_code == 0, low.output
     assert "fewer than 4 bits" in low.output
+    assert "Give --measured" in low.output
 
 
 def test_measure_takes_symmetries(source):

@@ -60,8 +60,31 @@ def test_sizes_and_tables():
     assert len(found) == len(found.to_frame()) == 4
     assert "bits on average" in repr(found)
     assert "<table>" in found._repr_html_()
-    new = ft.quantise(net, found, per_channel=True)
-    assert new[0].weight.equal(rounded(net[0].weight, found["0.weight"], per_channel=True))
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_weights_are_rounded_as_their_bits_were_chosen_for(per_channel, affine):
+    net, flatness = measured("lenet")
+    way = {"per_channel": per_channel, "affine": affine}
+    found = ft.allocate_bits(flatness, net, budget=4, bits=(4, 6), **way)
+    new, otherwise = ft.quantise(net, found), ft.quantise(net, found, per_channel=not per_channel)
+    for name, bits in found.items():
+        weight = net.get_parameter(name)
+        assert new.get_parameter(name).equal(rounded(weight, bits, **way))
+        assert not otherwise.get_parameter(name).equal(new.get_parameter(name))
+
+
+def test_costs_of_transposed_convolutions_are_those_of_their_output_channels():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.ConvTranspose1d(3, 2, 3).double()
+        X, y = torch.randn(5, 3, 4).double(), torch.randn(5, 2, 6).double()
+    flatness = ft.measure(net, X, y)
+    found = ft.allocate_bits(flatness, net, budget=5, weighed="diagonal")
+    error = (ft.quantise(net, found).weight - net.weight).square()
+    expected = 0.5 * float((flatness.diagonal()["weight"] * error).sum())
+    assert found.cost == pytest.approx(expected, rel=1e-12)
 
 
 def test_few_bits_warn_and_can_be_measured():

@@ -40,8 +40,19 @@ def bits(
         str,
         typer.Option(metavar="HOW", help="Weigh errors by the trace of a weight, or its diagonal."),
     ] = "trace",
-    per_tensor: Annotated[
-        bool, typer.Option("--per-tensor", help="One step size per weight, not per channel.")
+    per_channel: Annotated[
+        bool,
+        typer.Option(
+            "--per-channel/--per-tensor", help="One step size per output channel, or per weight."
+        ),
+    ] = True,
+    measured: Annotated[
+        bool,
+        typer.Option(
+            "--measured",
+            help="Take the rise of the loss on the data, each weight rounded alone, in place of "
+            "what its trace foretells.",
+        ),
     ] = False,
     random_state: Seed = 0,
     force: Force = False,
@@ -58,7 +69,7 @@ def bits(
     from flattest.commands.module_options import load, one_sentence, said_in_lines
     from flattest.figures import bits_by_layer, save_figure
     from flattest.flatness import plain
-    from flattest.modules.measuring import measure
+    from flattest.modules.measuring import mean_loss, measure
     from flattest.quantisation.allocation import allocate_bits
     from flattest.quantisation.rounding import quantise
 
@@ -73,17 +84,24 @@ def bits(
             residual="none",
             random_state=random_state,
         )
-    with said_in_lines():
+
+    def loss_of(module: object) -> float:
+        return mean_loss(module, loaded.X, loaded.y, loss=load_loss(loss), output=output)  # type: ignore[arg-type]
+
+    with said_in_lines(("Give loss_of, a function from a module to its loss,", "Give --measured")):
         chosen = allocate_bits(
             flatness,
             loaded.module,
             budget=_budget(budget),
             bits=numbers,
             weighed=weighed,
-            per_channel=not per_tensor,
+            per_channel=per_channel,
+            loss_of=loss_of if measured else None,
         )
     typer.echo(repr(chosen))
-    rounded = quantise(loaded.module, chosen, per_channel=not per_tensor)
+    rounded = quantise(loaded.module, chosen)
+    before, after = flatness.loss, loss_of(rounded)
+    typer.echo(f"The loss on these data is {before:.4g}, and with rounded weights {after:.4g}.")
     with output_folder(out, force=force) as folder:
         save_model(rounded, str(folder / "model.safetensors"))
         chosen.to_frame().to_csv(folder / "bits.csv", index=False)
@@ -97,7 +115,10 @@ def bits(
                 "uniform": chosen.uniform,
                 "uniform_cost": plain(chosen.uniform_cost),
                 "weighed": weighed,
-                "per_channel": not per_tensor,
+                "per_channel": per_channel,
+                "measured": measured,
+                "loss": plain(before),
+                "rounded_loss": plain(after),
             },
         )
     typer.echo(f"Written to {out}: model.safetensors, bits.csv, report.json and a figure.")

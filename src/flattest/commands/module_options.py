@@ -64,14 +64,23 @@ def one_sentence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def said_in_lines() -> Iterator[None]:
-    """Do the same, and say warnings in a line each once it is done."""
+def said_in_lines(*instead: tuple[str, str]) -> Iterator[None]:
+    """Do the same, and say warnings in a line each once it is done.
+
+    Parameters
+    ----------
+    *instead : tuple of (str, str)
+        What is said for people who write Python, and for those at the command line.
+    """
     with warnings.catch_warnings(record=True) as caught, one_sentence():
         warnings.simplefilter("always", UserWarning)
         yield
     for entry in caught:
         if issubclass(entry.category, UserWarning):
-            say(f"Warning: {entry.message}")
+            text = str(entry.message)
+            for python, command in instead:
+                text = text.replace(python, command)
+            say(f"Warning: {text}")
 
 
 class Loaded(NamedTuple):

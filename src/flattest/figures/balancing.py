@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from flattest.figures.style import GREY, colour, new_figure
 from flattest.modules.balance_report import BalanceReport
-from flattest.quantisation.allocation import BitAllocation
+from flattest.quantisation.bit_allocation import BitAllocation
 
 _HEIGHT, _LINE = 1.2, 0.22
 

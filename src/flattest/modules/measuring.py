@@ -19,9 +19,11 @@ from flattest.modules.curvature import output_hessian
 from flattest.modules.data import Batch, Kind, is_one_batch, read_batches, read_whole_batches
 from flattest.modules.group_minimum import GroupSums
 from flattest.modules.guards import measuring, refuse_training_mode
+from flattest.modules.loss_sum import LossSum
 from flattest.modules.losses import Loss
 from flattest.modules.orbit_minimum import Position, on_orbit
 from flattest.modules.output_hessian import OutputHessian
+from flattest.modules.outputs import Output
 from flattest.modules.parameters import choose, kind_of, unwrap
 from flattest.modules.part import Part
 from flattest.modules.results import Results
@@ -32,6 +34,8 @@ from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.watching import Stopped, watching
 from flattest.validation import check_random_state
 
+_AT_ONCE = 256
+"""Samples of a batch that are evaluated together where only the loss is asked for."""
 SYMMETRIES, PARAMETRISATIONS = ("none", "scales", "all"), ("keep", "fold")
 
 
@@ -238,6 +242,44 @@ def first_batch(module: nn.Module, X: Any, y: Any = None) -> Batch:
         The batch.
     """
     return next(read_batches(X, y, kind_of(unwrap(module))))
+
+
+def mean_loss(
+    model: nn.Module, X: Any, y: Any = None, *, loss: Any = "mse", output: Output = None
+) -> float:
+    """Return the loss over all batches, weighed as `measure` weighs it, and nothing else.
+
+    Parameters
+    ----------
+    model, X, y, loss, output
+        As for :func:`flattest.measure`.
+
+    Returns
+    -------
+    float
+        The loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type, shape or value.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flattest.modules.measuring import mean_loss
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> _ = torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+    >>> mean_loss(layer, torch.zeros(3, 1), torch.ones(3, 1))
+    1.0
+    """
+    settings, module = check_settings(loss=loss, output=output), unwrap(model)
+    refuse_training_mode(module)
+    total = LossSum(module, settings.loss, settings.output)
+    for batch in _batches(X, y, kind_of(module), settings.loss):
+        call = _call(module, batch, settings)
+        total.count(total.on(call, min(call.n_samples, _AT_ONCE)), call.n_samples)
+    return total.mean
 
 
 def hessian_of(loss: str) -> Callable[[Part], OutputHessian]:

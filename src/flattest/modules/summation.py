@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flattest.flatness import NOT_MEASURED, Provenance
-from flattest.modules.calls import Call, by_sample, loss_of
+from flattest.modules.calls import Call, by_sample
 from flattest.modules.columns import Columns
 from flattest.modules.curvature import products
 from flattest.modules.eigenvalue import Curvature, largest_eigenvalue
-from flattest.modules.losses import Normalisers, in_float64, refuse_broadcast
+from flattest.modules.loss_sum import BatchLoss, LossSum
 from flattest.modules.parameters import Measured
 from flattest.modules.part import Part
 from flattest.modules.products import jacobian_product
@@ -58,14 +57,12 @@ class Summation:
         rng: np.random.Generator,
         watch: Watch,
     ) -> None:
-        self._module, self._measured, self._settings = module, measured, settings
+        self._measured, self._settings = measured, settings
         self._rng, self._watch = rng, watch
         self._columns = Columns(measured, settings, rng, watch)
         self._residual = ResidualPart(measured, settings.residual, settings.rtol, rng, watch)
-        self._normalisers = Normalisers(settings.loss.name)
-        self._normaliser, self._value, self._fisher_rao = 0.0, 0.0, 0.0
-        self._summed = False
-        self._n_samples, self._n_batches = 0, 0
+        self._loss = LossSum(module, settings.loss, settings.output)
+        self._fisher_rao, self._n_batches = 0.0, 0
         self._parts: list[Part] = []
         self._missing_norm: str | None = None
         self.partial = False
@@ -88,27 +85,17 @@ class Summation:
         settings = self._settings
         self._watch.begin(call.n_samples)
         step = self._columns.plan(call)
-        logits = call.logits(step).detach()
-        if not torch.isfinite(logits).all():
-            raise ValueError("The model's outputs contain NaN or infinity.")
-        evaluate = loss_of(call, settings.loss, self._module, settings.output)
-        z, targets = logits.double(), in_float64(call.batch.targets)
-        samples_first = by_sample(z, call.n_samples)
-        if settings.loss.normaliser is None and not settings.loss.takes_model:
-            refuse_broadcast(evaluate, z, targets, settings.loss.name)
-        weight = self._weight(evaluate, z, targets)
-        if weight == 0:
-            self._n_samples += call.n_samples
+        found = self._loss.on(call, step)
+        if found.weight == 0:
+            self._loss.count(found, call.n_samples)
             return
-        value = float(evaluate(z, targets))
-        if not math.isfinite(value):
-            raise ValueError(f"The loss {settings.loss.name} is {value} on a batch.")
-        shape = z.shape
+        shape = found.logits.shape
 
         def of_samples(values: Tensor) -> Tensor:
-            return evaluate(values.reshape(shape), targets)
+            return found.evaluate(values.reshape(shape), found.targets)
 
-        part = Part(call, samples_first, of_samples, weight, step)
+        samples_first = by_sample(found.logits, call.n_samples)
+        part = Part(call, samples_first, of_samples, found.weight, step)
         before = self._columns.state() if self._n_batches else None
         residual_before = self._residual.state()
         try:
@@ -119,9 +106,9 @@ class Summation:
                 self._columns.restore(before)
                 self._residual.restore(residual_before)
             else:
-                self._keep_first_samples(part, value, evaluate, z, targets)
+                self._keep_first_samples(part, found)
             raise
-        self._count(weight, value, call.n_samples)
+        self._loss.count(found, call.n_samples)
         self._n_batches += 1
         for observe in self.observers:
             observe(part)
@@ -137,28 +124,23 @@ class Summation:
         grown = self._columns.gauss_newton() - before
         self._residual.add(part, grown, self._columns.proved)
 
-    def _count(self, weight: float, value: float, n_samples: int) -> None:
-        self._normaliser += weight
-        self._value += weight * value
-        self._n_samples += n_samples
-
-    def _keep_first_samples(
-        self, part: Part, value: float, evaluate: Any, z: Tensor, targets: Any
-    ) -> None:
+    def _keep_first_samples(self, part: Part, found: BatchLoss) -> None:
         """Count the first samples of a batch, whose Gauss-Newton part is summed."""
         done, n_samples = self._columns.n_done, part.call.n_samples
         self._residual.interrupt()
         self._fisher_rao = math.nan
         if done == 0:
             return
-        weight = part.weight * done / n_samples
-        if done < n_samples and not self._settings.loss.takes_model:
-            z = z[: len(z) // n_samples * done]
-            targets = select_samples(targets, n_samples, slice(0, done))
-            value = float(evaluate(z, targets))
-            if self._settings.loss.normaliser is not None:
-                weight = self._settings.loss.normaliser(z, targets)
-        self._count(1.0 if math.isnan(weight) else weight, value, done)
+        loss = self._settings.loss
+        weight, value = found.weight * done / n_samples, found.value
+        if done < n_samples and not loss.takes_model:
+            z = found.logits[: len(found.logits) // n_samples * done]
+            targets = select_samples(found.targets, n_samples, slice(0, done))
+            value = float(found.evaluate(z, targets))
+            if loss.normaliser is not None:
+                weight = loss.normaliser(z, targets)
+        weight = 1.0 if math.isnan(weight) else weight
+        self._loss.count(found._replace(weight=weight, value=value), done)
 
     def _add_fisher_rao(self, part: Part) -> None:
         """Add ``(J theta)^T H (J theta)``, with H the Hessian of the loss in the logits."""
@@ -178,19 +160,6 @@ class Summation:
         bent = products(part.evaluate, part.logits, self._settings.loss.name)(along)
         self._fisher_rao += part.weight * float((along * bent).sum())
 
-    def _weight(
-        self, evaluate: Callable[[Tensor, Any], Tensor], logits: Tensor, targets: Any
-    ) -> float:
-        """Return the normaliser of a batch; losses that are sums count once each."""
-        if self._settings.loss.normaliser is not None:
-            weight = self._settings.loss.normaliser(logits, targets)
-        else:
-            weight = self._normalisers.weight(evaluate, logits, targets)
-        if math.isnan(weight):
-            self._summed = True
-            return 1.0
-        return weight
-
     def results(self) -> Results:
         """Divide by the sum of the normalisers.
 
@@ -205,13 +174,7 @@ class Summation:
             If no sample counts.
         """
         settings, columns = self._settings, self._columns
-        if self._normaliser == 0:
-            raise ValueError(
-                f"The loss {settings.loss.name} counts no sample: every target is ignored, or has "
-                "weight 0."
-            )
-        norm = 1.0 if self._summed else self._normaliser
-        known = settings.loss.normaliser is not None or self._summed
+        norm = self._loss.norm
         return Results(
             measured=self._measured,
             diagonals=[total / norm for total in columns.squares.totals],
@@ -224,14 +187,14 @@ class Summation:
             missing=self._residual.missing,
             norm=norm,
             cost=columns.cost,
-            loss=self._value / norm,
+            loss=self._loss.mean,
             fisher_rao=self._fisher_rao / norm if settings.panel else math.nan,
             missing_fisher_rao=self._missing_norm,
             largest_eigenvalue=self._eigenvalue(norm),
-            n_samples=self._n_samples,
+            n_samples=self._loss.n_samples,
             loss_name=settings.loss.name,
-            normaliser=norm if known else math.nan,
-            summed=self._summed,
+            normaliser=norm if self._loss.normaliser_is_known else math.nan,
+            summed=self._loss.summed,
             partial=self.partial,
         )
 
@@ -253,4 +216,4 @@ class Summation:
     @property
     def is_empty(self) -> bool:
         """Whether no sample was measured yet."""
-        return self._n_samples == 0
+        return self._loss.n_samples == 0

@@ -16,160 +16,26 @@ trace-Weighted Quantization of Neural Networks", NeurIPS 2020.
 
 from __future__ import annotations
 
-import html
-import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from scipy import optimize, sparse
 from torch import Tensor, nn
 
 from flattest.flatness import Flatness
 from flattest.modules.parameters import unwrap
-from flattest.quantisation.rounding import MOST_BITS, quantise, rounded, weights_of
+from flattest.quantisation.bit_allocation import BitAllocation, LayerBits
+from flattest.quantisation.rounding import MOST_BITS, channel_axes, quantise, rounded, weights_of
 from flattest.validation import check_positive_float, check_positive_int
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LOWEST_TRUSTED = 4
 """Below so many bits, second order does not tell what rounding does."""
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(b|kb|mb|kib|mib)\s*", re.IGNORECASE)
-
-
-class LayerBits(NamedTuple):
-    """The bits of one weight.
-
-    Parameters
-    ----------
-    name : str
-        The weight.
-    n_parameters : int
-        The number of its entries.
-    bits : int
-        The bits of each.
-    cost : float
-        By how much rounding it so is expected to raise the loss.
-    uniform_cost : float
-        The same with the number of bits that all weights could have within the budget.
-    """
-
-    name: str
-    n_parameters: int
-    bits: int
-    cost: float
-    uniform_cost: float
-
-
-@dataclass(frozen=True, repr=False)
-class BitAllocation(Mapping[str, int]):
-    """Bits by the name of the weight: a mapping, with a table.
-
-    Parameters
-    ----------
-    layers : tuple of LayerBits
-        The weights.
-    uniform : int
-        The number of bits that all of them could have within the budget.
-    weighed : str
-        How rounding errors were weighed.
-    measured : bool
-        Whether the costs are measured losses, and not expected ones.
-
-    Examples
-    --------
-    >>> import torch, flattest as ft
-    >>> net = torch.nn.Linear(3, 2)
-    >>> chosen = ft.allocate_bits(ft.measure(net, torch.eye(3), torch.ones(3, 2)), net, budget=6)
-    >>> dict(chosen), chosen.average, chosen.uniform
-    ({'weight': 6}, 6.0, 6)
-    """
-
-    layers: tuple[LayerBits, ...]
-    uniform: int
-    weighed: str
-    measured: bool = False
-
-    def __getitem__(self, name: str) -> int:
-        """Return the bits of a weight."""
-        return dict(self._pairs())[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Go through the names of the weights."""
-        return (layer.name for layer in self.layers)
-
-    def __len__(self) -> int:
-        """Return the number of weights."""
-        return len(self.layers)
-
-    def _pairs(self) -> list[tuple[str, int]]:
-        return [(layer.name, layer.bits) for layer in self.layers]
-
-    @property
-    def average(self) -> float:
-        """The average bits of an entry."""
-        return self.n_bits / sum(layer.n_parameters for layer in self.layers)
-
-    @property
-    def n_bits(self) -> int:
-        """The bits of all entries together."""
-        return sum(layer.bits * layer.n_parameters for layer in self.layers)
-
-    @property
-    def cost(self) -> float:
-        """By how much rounding is expected to raise the loss."""
-        return math.fsum(layer.cost for layer in self.layers)
-
-    @property
-    def uniform_cost(self) -> float:
-        """The same where all weights have `uniform` bits."""
-        return math.fsum(layer.uniform_cost for layer in self.layers)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row for each weight.
-
-        Returns
-        -------
-        DataFrame
-            The fields of `LayerBits`.
-        """
-        import pandas as pd
-
-        return pd.DataFrame(self.layers, columns=list(LayerBits._fields))
-
-    def _summary(self) -> str:
-        return (
-            f"{self.average:.3g} bits on average, {self.n_bits / 8e3:,.1f} kB; cost "
-            f"{self.cost:.3g}, at {self.uniform} bits throughout {self.uniform_cost:.3g}"
-        )
-
-    def __repr__(self) -> str:
-        """Print a table with a line for each weight."""
-        width = max(len(layer.name) for layer in self.layers)
-        lines = [
-            f"  {layer.name:<{width}}  {layer.bits:>2} bits  {layer.n_parameters:>10,} entries  "
-            f"cost {layer.cost:.3g}"
-            for layer in self.layers
-        ]
-        return "\n".join([type(self).__name__, *lines, f"  {self._summary()}"])
-
-    def _repr_html_(self) -> str:
-        """Show the same table in a notebook."""
-        body = "".join(
-            f"<tr><td>{html.escape(layer.name)}</td><td>{layer.bits}</td>"
-            f"<td>{layer.n_parameters:,}</td><td>{layer.cost:.3g}</td></tr>"
-            for layer in self.layers
-        )
-        return (
-            f"<table><caption>{type(self).__name__}: {html.escape(self._summary())}</caption>"
-            "<thead><tr><th>weight</th><th>bits</th><th>entries</th><th>cost</th></tr></thead>"
-            f"<tbody>{body}</tbody></table>"
-        )
 
 
 def allocate_bits(
@@ -204,7 +70,8 @@ def allocate_bits(
         Whether errors are weighed with the average of the diagonal over a weight, or entry by
         entry.
     per_channel, affine : bool
-        How weights are rounded, as for :func:`flattest.quantise`.
+        How weights are to be rounded, as for :func:`flattest.quantise`, which takes both from what
+        is returned.
     loss_of : callable, optional
         From a module to its loss. Where given, every weight is rounded alone with every number of
         bits, and the cost is the measured rise of the loss: as many evaluations as there are
@@ -253,15 +120,27 @@ def allocate_bits(
     limit = _limit(budget, int(sizes.sum()))
     if limit < choices[0] * sizes.sum():
         raise ValueError(
-            f"budget {budget} is too small: {choices[0]} bits for every entry take "
-            f"{choices[0] * int(sizes.sum()):,} bits."
+            f"budget {budget} is too small: with the fewest bits to choose from, {choices[0]} for "
+            f"every entry, the weights take {choices[0] * int(sizes.sum()) / 8e3:,.1f} kB."
         )
     if loss_of is None:
         diagonals = flatness.diagonal() if weighed == "diagonal" else {}
+        axes = channel_axes(unwrap(module))
         costs = np.array(
             [
                 [
-                    _cost(weight, rows[name], diagonals.get(name), number, per_channel, affine)
+                    _cost(
+                        weight,
+                        rows[name],
+                        diagonals.get(name),
+                        rounded(
+                            weight.detach().double(),
+                            number,
+                            per_channel=per_channel,
+                            affine=affine,
+                            axis=axes.get(name, 0),
+                        ),
+                    )
                     for number in choices
                 ]
                 for name, weight in weights.items()
@@ -285,7 +164,7 @@ def allocate_bits(
             "ends. Give loss_of, a function from a module to its loss, to measure them directly.",
             stacklevel=2,
         )
-    return BitAllocation(layers, uniform, weighed, loss_of is not None)
+    return BitAllocation(layers, uniform, weighed, loss_of is not None, per_channel, affine)
 
 
 def _checked(flatness: Flatness, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -333,16 +212,8 @@ def _limit(budget: Any, n_entries: int) -> int:
     return int(check_positive_float(budget, "budget") * n_entries * (1 + 1e-12))
 
 
-def _cost(
-    weight: Tensor,
-    trace: float,
-    diagonal: Tensor | None,
-    bits: int,
-    per_channel: bool,
-    affine: bool,
-) -> float:
-    values = weight.detach().double()
-    errors = (values - rounded(values, bits, per_channel=per_channel, affine=affine)).square()
+def _cost(weight: Tensor, trace: float, diagonal: Tensor | None, rounded_to: Tensor) -> float:
+    errors = (weight.detach().double() - rounded_to).square()
     if diagonal is not None:
         return 0.5 * float((diagonal.clamp(min=0) * errors.to(diagonal.device)).sum())
     return 0.5 * trace * float(errors.mean())
@@ -357,13 +228,14 @@ def _measured(
     loss_of: Callable[[nn.Module], float],
 ) -> np.ndarray:
     """Measure what rounding each weight alone does to the loss."""
-    before = float(loss_of(module))
+    with torch.no_grad():
+        before = float(loss_of(module))
 
-    def rise(name: str, number: int) -> float:
-        copied = quantise(module, {name: number}, per_channel=per_channel, affine=affine)
-        return float(loss_of(copied)) - before
+        def rise(name: str, number: int) -> float:
+            copied = quantise(module, {name: number}, per_channel=per_channel, affine=affine)
+            return float(loss_of(copied)) - before
 
-    costs = np.array([[rise(name, number) for number in choices] for name in weights])
+        costs = np.array([[rise(name, number) for number in choices] for name in weights])
     if not np.isfinite(costs).all():
         raise ValueError("loss_of returned NaN or infinity for a rounded module.")
     return costs

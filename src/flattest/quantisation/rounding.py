@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from flattest.modules.guards import refuse_training_mode
 from flattest.modules.parameters import kind_of, unwrap
 from flattest.modules.symmetry.example import read_example
+from flattest.quantisation.bit_allocation import BitAllocation
 from flattest.validation import check_positive_int
 
 MOST_BITS = 16
@@ -87,8 +88,8 @@ def quantise(
     module: nn.Module,
     bits: Any,
     *,
-    per_channel: bool = False,
-    affine: bool = False,
+    per_channel: bool | None = None,
+    affine: bool | None = None,
     correct_bias: Any = None,
 ) -> nn.Module:
     """Return a copy of a module with rounded weights.
@@ -104,9 +105,10 @@ def quantise(
         :func:`flattest.allocate_bits` returns is such a mapping.
     per_channel : bool
         Whether each output channel has a step of its own: the first dimension of a weight, the
-        second of transposed convolutions.
+        second of transposed convolutions. By default as the bits were chosen for, where they are
+        an allocation, and False else.
     affine : bool
-        Whether ranges need not be symmetric.
+        Whether ranges need not be symmetric; by default likewise.
     correct_bias : Tensor, array_like, dict or tuple, optional
         Example inputs. The mean outputs of each linear layer, convolution and batch normalisation
         with a bias on these are made those of the module as it was, layer by layer from the front,
@@ -142,7 +144,10 @@ def quantise(
     kind_of(original)
     result = copy.deepcopy(original)
     chosen = check_bits(original, bits)
-    axes = _axes(result)
+    if isinstance(bits, BitAllocation):
+        per_channel = bits.per_channel if per_channel is None else per_channel
+        affine = bits.affine if affine is None else affine
+    axes = channel_axes(result)
     parameters = dict(result.named_parameters())
     with torch.no_grad():
         for name, number in chosen.items():
@@ -151,8 +156,8 @@ def quantise(
                 rounded(
                     parameter,
                     number,
-                    per_channel=per_channel,
-                    affine=affine,
+                    per_channel=bool(per_channel),
+                    affine=bool(affine),
                     axis=axes.get(name, 0),
                 )
             )
@@ -215,8 +220,19 @@ def check_bits(module: nn.Module, bits: Any) -> dict[str, int]:
     return {name: int(number) for name, number in bits.items()}
 
 
-def _axes(module: nn.Module) -> dict[str, int]:
-    """Return the dimension of output channels where it is not the first."""
+def channel_axes(module: nn.Module) -> dict[str, int]:
+    """Return the dimension of output channels where it is not the first.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    dict of str to int
+        By the name of the weight.
+    """
     return {
         f"{name}.weight" if name else "weight": 1
         for name, part in module.named_modules()
