@@ -164,8 +164,9 @@ def test_what_was_measured_before_ctrl_c_is_written(source):
     [
         (("mine:network", "mine:batches"), "MSELoss takes one target for each output"),
         (("mine:network", "mine:batches", "--target", "y"), "--target is for tables"),
-        (("fit", "table.csv", "--loss", "mse"), "--loss is for modules"),
-        (("fit", "table.csv", "--panel"), "--panel is for modules"),
+        ((".", "table.csv", "--loss", "mse"), "--loss is for modules"),
+        ((".", "table.csv", "--panel"), "--panel is for modules"),
+        (("no-such", "data.npz", "--loss", "mse"), "There is no folder 'no-such' of a fit"),
         (("mine:network", "absent.npz"), "There is no file absent.npz"),
         (("mine:network", "table.csv"), "must be an .npz or .safetensors file"),
         (("mine:nothing", "mine:batches"), "there is no function 'nothing'"),

@@ -94,6 +94,15 @@ def exported(tmp_path_factory):
     return model, path
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+def test_what_wrappers_put_before_names_is_taken_off(folder, prefix):
+    module = load_module("mine:network")
+    torch.save({prefix + k: v + 1 for k, v in module.state_dict().items()}, "wrapped.pt")
+    other = load_module("mine:network", folder / "wrapped.pt")
+    for name, tensor in module.state_dict().items():
+        assert other.state_dict()[name].equal(tensor + 1)
+
+
 def test_a_program_is_loaded_with_its_weights(folder, exported):
     model, path = exported
     shutil.copy(path, "m.pt2")

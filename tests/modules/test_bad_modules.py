@@ -133,12 +133,12 @@ CASES = {
     "wrong width": (
         lambda: ft.measure(line(), X[:, :2], Y),
         ValueError,
-        "forward pass failed on X with RuntimeError",
+        r"forward pass failed on \d+ samples of X, each of shape \(2,\), with RuntimeError",
     ),
     "wrong names": (
         lambda: ft.measure(line(), {"inputs": X}, Y),
         ValueError,
-        "forward pass failed on X with TypeError: .*inputs",
+        "forward pass failed on .* of X,.* with TypeError: .*inputs",
     ),
     "number of targets": (
         lambda: ft.measure(line(), X, Y[:3]),

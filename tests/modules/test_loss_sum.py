@@ -40,7 +40,15 @@ def test_a_loss_of_model_and_batch():
         return nn.functional.mse_loss(model(batch["x"]), batch["y"])
 
     found = mean_loss(NET, [{"x": X, "y": TARGETS}], loss=loss)
-    assert found == pytest.approx(float(nn.functional.mse_loss(NET(X), TARGETS)), rel=1e-12)
+    whole = nn.functional.mse_loss(NET(X), TARGETS)
+    assert found == pytest.approx(whole.item(), rel=1e-12)
+
+
+def test_probabilities_in_place_of_logits_are_said():
+    twice = nn.Sequential(NET, nn.Softmax(1))
+    with pytest.warns(UserWarning, match="leave the model's last softmax out"):
+        mean_loss(twice, [(X[:4], LABELS[:4]), (X[4:], LABELS[4:])], loss="cross_entropy")
+    mean_loss(twice, X, TARGETS)  # with a squared error they are as good as any outputs
 
 
 def test_nothing_that_counts_is_said():

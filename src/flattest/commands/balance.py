@@ -44,7 +44,10 @@ def balance(
         typer.Option(min=2, max=16, help="Round the weights of the result to so many bits."),
     ] = None,
     per_channel: Annotated[
-        bool, typer.Option("--per-channel", help="With a step size for each output channel.")
+        bool,
+        typer.Option(
+            "--per-channel/--per-tensor", help="One step size per output channel, or per weight."
+        ),
     ] = False,
     random_state: Seed = 0,
     force: Force = False,
@@ -59,7 +62,7 @@ def balance(
     from safetensors.torch import save_model
 
     from flattest.commands.model_files import load_loss
-    from flattest.commands.module_options import load, one_sentence
+    from flattest.commands.module_options import load, one_sentence, say_whose_weights
     from flattest.flatness import plain
     from flattest.modules import moving
     from flattest.quantisation.rounding import quantise
@@ -99,6 +102,7 @@ def balance(
                 "flatness": json.loads(json.dumps(report.flatness.to_dict())),
             },
         )
+    say_whose_weights(model, weights)
     typer.echo(f"Written to {out}: model.safetensors, layers.csv, report.json and a figure.")
 
 

@@ -66,7 +66,12 @@ def bits(
     from safetensors.torch import save_model
 
     from flattest.commands.model_files import load_loss
-    from flattest.commands.module_options import load, one_sentence, said_in_lines
+    from flattest.commands.module_options import (
+        load,
+        one_sentence,
+        said_in_lines,
+        say_whose_weights,
+    )
     from flattest.figures import bits_by_layer, save_figure
     from flattest.flatness import plain
     from flattest.modules.measuring import mean_loss, measure
@@ -121,6 +126,7 @@ def bits(
                 "rounded_loss": plain(after),
             },
         )
+    say_whose_weights(model, weights)
     typer.echo(f"Written to {out}: model.safetensors, bits.csv, report.json and a figure.")
 
 

@@ -9,7 +9,7 @@ import typer
 
 from flattest.commands.errors import INTERRUPTED, fail, one_sentence_errors, say
 from flattest.commands.model_files import load_loss, names_module
-from flattest.commands.module_options import load, said_in_lines
+from flattest.commands.module_options import load, said_in_lines, say_whose_weights
 from flattest.commands.options import DropMissing, Seed, TextEncoding
 
 if TYPE_CHECKING:
@@ -142,6 +142,11 @@ def measure(
         _refuse_options({k: v for k, v in of_tables.items() if v is not None}, "tables", "module")
         flatness = _measure_module(model, data, given, random_state)
     else:
+        if not Path(model).exists():
+            fail(
+                f"There is no folder {model!r} of a fit; a module is named by the function that "
+                "makes it, as package.module:function."
+            )
         _refuse_options(given, "modules", "fit")
         flatness = _measure_fit(Path(model), Path(data), target, drop_missing, encoding)
     _write(flatness, json_file, csv_file)
@@ -187,7 +192,8 @@ def _measure_module(model: str, data: str, options: dict[str, Any], random_state
     from flattest.commands.terminal import standard_error
     from flattest.measuring import measure as measure_any
 
-    module, X, y = load(model, data, options.pop("weights", None))
+    weights = options.pop("weights", None)
+    module, X, y = load(model, data, weights)
     loss = load_loss(options.pop("loss", "mse"))
     shown = standard_error().is_terminal
     with said_in_lines():
@@ -197,6 +203,7 @@ def _measure_module(model: str, data: str, options: dict[str, Any], random_state
     console = Console()
     console.print(layers_table(flatness))
     console.print(flatness_table(flatness, flatness.scope))
+    say_whose_weights(model, weights)
     return flatness
 
 

@@ -21,6 +21,8 @@ from flattest.references import load
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, torch.compile and trainers put before all names of a state dict."""
 _PROGRAM = ".pt2"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -241,8 +243,8 @@ def _load_program(path: Path) -> nn.Module:
 
 def _load_weights(module: nn.Module, path: Path) -> None:
     """Load weights, of which every one has to have its place and its shape."""
-    weights = _read_weights(path)
     own = module.state_dict(keep_vars=True)
+    weights = _without_wrapper(_read_weights(path), own)
     # Tied tensors have two names in the module; files hold them under one.
     stored = {id(own[name]) for name in weights if name in own}
     missing = [name for name in own if name not in weights and id(own[name]) not in stored]
@@ -257,6 +259,16 @@ def _load_weights(module: nn.Module, path: Path) -> None:
                 f"{tuple(own[name].shape)} in the module."
             )
     module.load_state_dict(weights, strict=False)
+
+
+def _without_wrapper(weights: dict[str, Tensor], own: dict[str, Any]) -> dict[str, Tensor]:
+    """Take the prefix off all names that a wrapper put there, unless the module has it too."""
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in weights):
+            stripped = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+            if stripped.keys() & own.keys() and not weights.keys() & own.keys():
+                return stripped
+    return weights
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

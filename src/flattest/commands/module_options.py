@@ -129,3 +129,17 @@ def load(model: str, data: str, weights: Path | None) -> Loaded:
     module = load_module(model, weights)
     found = load_data(data, module)
     return Loaded(module, found.X, found.y)
+
+
+def say_whose_weights(model: str, weights: Path | None) -> None:
+    """Say it where a module was taken with the weights that it is made with.
+
+    Parameters
+    ----------
+    model : str
+        As on the command line.
+    weights : Path or None
+        A checkpoint.
+    """
+    if weights is None and ":" in model:
+        say(f"No --weights: the weights are those that {model} gives, which may be random.")

@@ -27,6 +27,22 @@ _USUAL = (
 """What a forward pass raises on data that do not fit."""
 
 
+def _described(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Say what a module was called with: how many samples, and the shape of each."""
+    shapes: list[torch.Size] = []
+
+    def look(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            shapes.append(leaf.shape)
+        return leaf
+
+    map_leaves(look, (args, kwargs))
+    if len(shapes) != 1:
+        return "X"
+    n, *shape = shapes[0]
+    return f"{n} samples of X, each of shape {tuple(shape)},"
+
+
 class Call:
     """A module and a batch.
 
@@ -134,7 +150,8 @@ class Call:
             if text.startswith(_FIXED_SHAPE):
                 text += "; export it with dynamic shapes, so that it takes any number of samples"
             raise ValueError(
-                f"The model's forward pass failed on X with {type(error).__name__}: "
+                f"The model's forward pass failed on {_described(args, kwargs)} with "
+                f"{type(error).__name__}: "
                 f"{text.removesuffix('.')}."
             ) from error
 

@@ -9,8 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flattest.modules.calls import Call, loss_of
-from flattest.modules.losses import Loss, Normalisers, in_float64, refuse_broadcast
+from flattest.modules.calls import Call, by_sample, loss_of
+from flattest.modules.losses import (
+    Loss,
+    Normalisers,
+    in_float64,
+    refuse_broadcast,
+    warn_of_probabilities,
+)
 from flattest.modules.outputs import Output
 
 
@@ -23,6 +29,8 @@ class BatchLoss(NamedTuple):
         The loss of logits and targets.
     logits : Tensor
         The logits, in the module's own shape and in float64.
+    samples : Tensor of shape (n, ...)
+        The same with a dimension for the samples.
     targets : object
         The targets, likewise.
     weight : float
@@ -33,6 +41,7 @@ class BatchLoss(NamedTuple):
 
     evaluate: Callable[[Tensor, Any], Tensor]
     logits: Tensor
+    samples: Tensor
     targets: Any
     weight: float
     value: float
@@ -108,13 +117,16 @@ class LossSum:
             raise ValueError("The model's outputs contain NaN or infinity.")
         evaluate = loss_of(call, self._loss, self._module, self._output)
         z, targets = logits.double(), in_float64(call.batch.targets)
+        samples = by_sample(z, call.n_samples)
         if self._loss.normaliser is None and not self._loss.takes_model:
             refuse_broadcast(evaluate, z, targets, self._loss.name)
+        if self.n_samples == 0:
+            warn_of_probabilities(z, self._loss)
         weight = self._weigh(evaluate, z, targets)
         value = float(evaluate(z, targets)) if weight else 0.0
         if not math.isfinite(value):
             raise ValueError(f"The loss {self._loss.name} is {value} on a batch.")
-        return BatchLoss(evaluate, z, targets, weight, value)
+        return BatchLoss(evaluate, z, samples, targets, weight, value)
 
     def count(self, on_batch: BatchLoss, n_samples: int) -> None:
         """Add a batch.

@@ -9,8 +9,11 @@ by name it is read off their gradients, see `Normalisers`.
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import math
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +27,8 @@ _NAMES: dict[str, type[nn.Module]] = {
     "cross_entropy": nn.CrossEntropyLoss,
     "bce_with_logits": nn.BCEWithLogitsLoss,
 }
+_SUM_OF_PROBABILITIES = 1e-3
+"""By how much sums of probabilities may be off, in half precision too."""
 _ELEMENTWISE = (
     nn.MSELoss,
     nn.BCEWithLogitsLoss,
@@ -90,10 +95,10 @@ def resolve(loss: Any) -> Loss:
     """
     if isinstance(loss, str):
         if loss not in _NAMES:
-            names = ", ".join(map(repr, _NAMES))
+            names, meant = ", ".join(map(repr, _NAMES)), _meant(loss)
             raise ValueError(
                 f"loss must be one of {names}, a torch.nn loss or a function of logits and "
-                f"targets, not {loss!r}."
+                f"targets, not {loss!r}{f'; did you mean {meant!r}?' if meant else '.'}"
             )
         return resolve(_NAMES[loss]())._replace(name=loss)
     if isinstance(loss, type):
@@ -107,6 +112,14 @@ def resolve(loss: Any) -> Loss:
         )
     name = getattr(loss, "__name__", type(loss).__name__)
     return Loss(name, loss, _takes_model(loss), None)
+
+
+def _meant(name: str) -> str | None:
+    """Return the loss that a misspelt name, or that of a class of PyTorch, is nearest to."""
+    plain = {known.replace("_", ""): known for known in _NAMES}
+    written = re.sub(r"[\W_]|loss$", "", name.lower())
+    close = difflib.get_close_matches(written, plain, n=1)
+    return plain[close[0]] if close else None
 
 
 def _of_module(loss: nn.Module) -> Loss:
@@ -174,9 +187,10 @@ def aligned(logits: Tensor, targets: Any, name: str) -> Tensor:
         return [shape[0], *(size for size in shape[1:] if size != 1)]
 
     if without_ones(logits.shape) != without_ones(targets.shape):
+        advice = "" if targets.is_floating_point() else "; classes go with the loss 'cross_entropy'"
         raise ValueError(
             f"y has shape {tuple(targets.shape)}, but the model's outputs have shape "
-            f"{tuple(logits.shape)}; {name} takes one target for each output."
+            f"{tuple(logits.shape)}; {name} takes one target for each output{advice}."
         )
     return targets.reshape(logits.shape).to(logits.dtype)
 
@@ -195,8 +209,9 @@ def _classes(logits: Tensor, targets: Any, name: str) -> Tensor:
     expected = (logits.shape[0], *logits.shape[2:])
     if targets.is_floating_point():
         raise TypeError(
-            f"y has dtype {targets.dtype} and shape {tuple(targets.shape)}; {name} takes integer "
-            f"classes of shape {expected} or probabilities of shape {tuple(logits.shape)}."
+            f"y has a floating-point dtype and shape {tuple(targets.shape)}; {name} takes integer "
+            f"classes (y.long()) of shape {expected}, or probabilities of shape "
+            f"{tuple(logits.shape)}."
         )
     if targets.ndim == len(expected) + 1 and targets.shape[-1] == 1:
         targets = targets[..., 0]
@@ -207,6 +222,35 @@ def _classes(logits: Tensor, targets: Any, name: str) -> Tensor:
             "lambda z, y: torch.nn.functional.cross_entropy(z.flatten(0, 1), y.flatten())."
         )
     return targets.long()
+
+
+def warn_of_probabilities(logits: Tensor, loss: Loss) -> None:
+    """Warn where outputs look like probabilities, and the loss makes such of logits by itself.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, classes, ...)
+        The outputs, in float64.
+    loss : Loss
+        The loss.
+
+    Warns
+    -----
+    UserWarning
+        If all outputs are between 0 and 1 and sum to 1 over classes.
+    """
+    if loss.name not in ("cross_entropy", "CrossEntropyLoss") or logits.ndim < 2:
+        return
+    sums = logits.sum(1)
+    if logits.shape[1] > 1 and bool(
+        (logits >= 0).all() and ((sums - 1).abs() < _SUM_OF_PROBABILITIES).all()
+    ):
+        warnings.warn(
+            "The model's outputs are probabilities: they are not negative and sum to 1. Cross-"
+            "entropy takes logits, and applies a softmax by itself; leave the model's last softmax "
+            "out, or the figures are those of another loss.",
+            stacklevel=2,
+        )
 
 
 def _weight_of(module: nn.Module, logits: Tensor, targets: Tensor) -> float:

@@ -168,7 +168,8 @@ def choose(model: nn.Module, parameters: Any) -> list[Measured]:
         if not trainable:
             raise ValueError(
                 "The model has no trainable parameters: all have requires_grad=False; "
-                "use parameters='all' to measure them all the same."
+                "measure them all the same with parameters='all', or make some trainable with "
+                "requires_grad_(True)."
             )
         return trainable
     if isinstance(parameters, str):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flattest.flatness import NOT_MEASURED, Provenance
-from flattest.modules.calls import Call, by_sample
+from flattest.modules.calls import Call
 from flattest.modules.columns import Columns
 from flattest.modules.curvature import products
 from flattest.modules.eigenvalue import Curvature, largest_eigenvalue
@@ -94,8 +94,7 @@ class Summation:
         def of_samples(values: Tensor) -> Tensor:
             return found.evaluate(values.reshape(shape), found.targets)
 
-        samples_first = by_sample(found.logits, call.n_samples)
-        part = Part(call, samples_first, of_samples, found.weight, step)
+        part = Part(call, found.samples, of_samples, found.weight, step)
         before = self._columns.state() if self._n_batches else None
         residual_before = self._residual.state()
         try:
