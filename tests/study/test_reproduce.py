@@ -140,9 +140,13 @@ def test_a_table_is_written_beside_and_one_that_fails_is_named(
 
 def test_nothing_is_run_twice(claims: dict[str, Claim], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert serially(out, "sums").exit_code == 0
+    first = serially(out, "sums")
+    assert first.exit_code == 0
+    assert first.stderr.startswith("8 trials, 0 of them found, 8 to do.\n")
     assert len(RUNS) == 8
-    assert serially(out).exit_code == 0
+    second = serially(out)
+    assert second.exit_code == 0
+    assert second.stderr.startswith("12 trials, 8 of them found, 4 to do.\n")
     assert len(RUNS) == 12
     assert serially(out).exit_code == 0
     assert len(RUNS) == 12
@@ -178,7 +182,9 @@ def test_failed_trials_are_reported_and_kept(claims: dict[str, Claim], tmp_path:
     n = len(RUNS)
     assert serially(out, "bad").exit_code == 1
     assert len(RUNS) == n
-    assert serially(out, "bad", "--retry-failed").exit_code == 1
+    again = serially(out, "bad", "--retry-failed")
+    assert again.exit_code == 1
+    assert again.stderr.startswith("8 trials, 7 of them found, 1 to do.\n")
     assert len(RUNS) == n + 1
 
 
