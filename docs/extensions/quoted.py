@@ -165,8 +165,9 @@ def claims() -> str:
     from flattest.study.claims import CLAIMS
 
     return "\n".join(
-        f"### {claim.title}\n\n`flattest reproduce {claim.name}`\n\n{claim.question}\n\n"
-        f"*How.* {claim.method}\n\n*Limits.* {claim.limits}\n"
+        f"(claim-{claim.name})=\n### {claim.title}\n\n"
+        f"Claim `{claim.name}`, run by `flattest reproduce {claim.name}`.\n\n{claim.question}\n\n"
+        f"*How.* {claim.method}\n\n*Thresholds.* {claim.thresholds}\n\n*Limits.* {claim.limits}\n"
         for claim in CLAIMS.values()
     )
 

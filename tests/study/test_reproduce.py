@@ -246,6 +246,21 @@ def sentence(result: Result) -> str:
     return text
 
 
+def test_the_help_names_every_claim_and_each_says_whose_its_thresholds_are() -> None:
+    words = " ".join(run("--help").stdout.split())
+    assert f"by default: {', '.join(study.CLAIMS)}." in words
+    assert all(len(claim.thresholds) > 50 for claim in study.CLAIMS.values())
+
+
+def test_the_conclusion_is_printed_and_stored(claims: dict[str, Claim], tmp_path: Path) -> None:
+    said = "The mean is [not] small."
+    claims["sums"] = dataclasses.replace(claims["sums"], conclusion=lambda records: said)
+    result = serially(tmp_path / "out", "sums")
+    assert said in " ".join(result.stdout.split())
+    described = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert described["claims"]["sums"]["conclusion"] == said
+
+
 def test_an_unknown_claim_is_named_beside_the_known_ones(
     claims: dict[str, Claim], tmp_path: Path
 ) -> None:
@@ -279,4 +294,8 @@ def test_a_file_that_cannot_be_written_is_one_sentence(
     RUNS.clear()
     (tmp_path / "out" / "more.parquet").unlink()
     (tmp_path / "out" / "more.parquet").mkdir()
-    assert "cannot be written" in sentence(serially(tmp_path / "out", "more"))
+    result = serially(tmp_path / "out", "more")
+    assert result.exit_code == 2
+    begun, error = " ".join(result.stderr.split()).split("Error: ")
+    assert begun == "4 trials, 4 of them found, 0 to do. "
+    assert "cannot be written" in error

@@ -133,6 +133,8 @@ def verdicts_table(findings: Sequence[Finding]) -> Table:
         if index:
             table.add_row()
         table.add_row("", Text(finding.claim.title, style="bold"))
+        if finding.conclusion:
+            table.add_row("", Text(finding.conclusion))
         for verdict in finding.verdicts:
             outcome = verdict.outcome
             table.add_row(

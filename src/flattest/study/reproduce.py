@@ -315,5 +315,6 @@ def _description(finding: Finding) -> dict[str, Any]:
         "seconds": finding.seconds,
         "code": sorted({result.code for result in finding.results}),
         "environments": [json.loads(text) for text in environments],
+        "conclusion": finding.conclusion,
         "problems": list(finding.problems),
     }
