@@ -172,6 +172,15 @@ def claims() -> str:
     )
 
 
+def claim_names() -> str:
+    """List the names of the claims, each a link to what it asks."""
+    from flattest.study.claims import CLAIMS
+
+    return "".join(
+        f"- [`{name}`](#claim-{name}): {claim.title}\n" for name, claim in CLAIMS.items()
+    )
+
+
 def commands() -> str:
     """Show the help of every command."""
     from flattest.commands.app import app
@@ -289,6 +298,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "monitor.md": monitor,
     "methods.md": methods,
     "claims.md": claims,
+    "claim-names.md": claim_names,
     "commands.md": commands,
     "uses-run.md": uses_run,
     "uses-verdicts.md": uses_verdicts,
