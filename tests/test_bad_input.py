@@ -289,7 +289,7 @@ CONSTRUCTION = [
 
 FORWARD = [
     Case("list", lambda m: m(X.tolist()), TypeError, "X must be a torch.Tensor"),
-    Case("array", lambda m: m(X), TypeError, "ndarray"),
+    Case("array", lambda m: m(X), TypeError, "not ndarray; use torch.from_numpy(X)."),
     Case("frame", lambda m: m(pd.DataFrame(X)), TypeError, "DataFrame"),
     Case("none", lambda m: m(None), TypeError, "X must"),
     Case("number", lambda m: m(3), TypeError, "X must"),

@@ -165,9 +165,19 @@ def claims() -> str:
     from flattest.study.claims import CLAIMS
 
     return "\n".join(
-        f"### {claim.title}\n\n`flattest reproduce {claim.name}`\n\n{claim.question}\n\n"
-        f"*How.* {claim.method}\n\n*Limits.* {claim.limits}\n"
+        f"(claim-{claim.name})=\n### {claim.title}\n\n"
+        f"Claim `{claim.name}`, run by `flattest reproduce {claim.name}`.\n\n{claim.question}\n\n"
+        f"*How.* {claim.method}\n\n*Thresholds.* {claim.thresholds}\n\n*Limits.* {claim.limits}\n"
         for claim in CLAIMS.values()
+    )
+
+
+def claim_names() -> str:
+    """List the names of the claims, each a link to what it asks."""
+    from flattest.study.claims import CLAIMS
+
+    return "".join(
+        f"- [`{name}`](#claim-{name}): {claim.title}\n" for name, claim in CLAIMS.items()
     )
 
 
@@ -288,6 +298,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "monitor.md": monitor,
     "methods.md": methods,
     "claims.md": claims,
+    "claim-names.md": claim_names,
     "commands.md": commands,
     "uses-run.md": uses_run,
     "uses-verdicts.md": uses_verdicts,

@@ -43,6 +43,9 @@ def table(records: pd.DataFrame) -> pd.DataFrame:
     return records[["seed", "found"]]
 
 
+PARTS = tuple(uses.USES)
+
+
 @pytest.fixture(autouse=True)
 def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Claim]:
     texts = dict.fromkeys(("title", "question", "method", "limits", "source", "caption"), "text")
@@ -85,6 +88,10 @@ def test_a_second_run_finds_what_the_first_has_left(tmp_path: Path) -> None:
     result = run("--executor", "serial", "--out", out)
     assert result.exit_code == 0, result.output
     assert "6 trials, 3 of them found" in " ".join(result.stdout.split())
+
+
+def test_the_help_names_every_part() -> None:
+    assert f"by default: {', '.join(PARTS)}." in " ".join(run("--help").stdout.split())
 
 
 def test_an_unknown_part_is_named(tmp_path: Path) -> None:

@@ -116,6 +116,22 @@ def test_contrasts_are_judged_by_their_records(
     assert found == outcomes
 
 
+def test_a_sentence_says_where_the_model_is_recovered_and_who_comes_nearest() -> None:
+    rows = _contrast_records(1e-9, 9.0)
+    assert inputs.conclusion(rows).startswith(
+        "The flattest network is the model for at least half of the data sets for 2 of 2 laws of "
+        "the inputs. No other interpolator with a test error above 0.1 has less than 9 times"
+    )
+    sphere = rows["law"] == "sphere"
+    rows.loc[sphere, "test_error"] = 1e-3
+    rows.loc[sphere & (rows["seed"] == 2), "gap"] = 1.499
+    said = inputs.conclusion(rows)
+    assert "for 1 of 2 laws of the inputs, not for: uniform on a sphere." in said
+    assert "less than 1.49 times" in said
+    assert "random features for uniform on a sphere, in seed 2, with a test error of 1." in said
+    assert inputs.conclusion(rows.assign(other_test_error=0.0)).endswith("sphere.")
+
+
 def test_a_network_that_generalises_or_does_not_fit_is_no_counterexample() -> None:
     rows = _contrast_records(1e-9, 9.0)
     rows.loc[rows["seed"] == 0, ["gap", "other_test_error"]] = 1.5, 1e-9

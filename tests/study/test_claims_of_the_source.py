@@ -82,6 +82,7 @@ def test_verdicts_and_figures_of_real_and_of_partial_records(
         verdicts = module.verdicts(rows)
         assert len(rows) < len(whole) or verdicts
         module.figure(rows).draw_without_rendering()
+        assert isinstance(module.CLAIM.conclusion(rows), str)
     save_figure(module.figure(whole), tmp_path / "figure")
 
 
@@ -126,6 +127,35 @@ def test_claim1_fails_where_a_bad_network_is_flat() -> None:
     assert next_one.outcome == "holds"
 
 
+def test_claim1_says_in_a_sentence_which_bad_network_comes_nearest() -> None:
+    zoo = _zoo(3.0)
+    here = (zoo["network"] == claim1.BLIND) & (zoo["seed"] == 4)
+    zoo.loc[here, ["ratio", "test_error"]] = 2.0, 0.625
+    flattest = float(zoo.loc[(zoo["network"] == "flattest") & (zoo["seed"] == 4), "ratio"].iloc[0])
+    said = claim1.CLAIM.conclusion(zoo)
+    first, second = said.split(". ")
+    assert first.startswith("No network with a population loss above 0.5 has less than 1.9")
+    assert float(first.split("less than ")[1].split()[0]) <= 2.0 / flattest
+    assert f"the closest is '{claim1.BLIND}' at n = 400, d = 20, m = 200, in seed 4" in first
+    assert first.endswith("with a population loss of 0.62")
+    assert second.startswith("At n = 400, d = 20, m = 200 the closest in the median seed are")
+    assert second.index(claim1.BLIND) < second.index("slabs")
+    assert claim1.CLAIM.conclusion(zoo[zoo["test_error"] < 0.5]) == ""
+    alone = zoo[zoo["network"] != "flattest"]
+    assert claim1.CLAIM.conclusion(alone) == ""
+
+
+def test_what_coincides_with_the_flattest_shows_inside_its_ring() -> None:
+    zoo = _zoo(3.0)
+    same = zoo[zoo["network"] == "flattest"].assign(network="least norm")
+    axes = claim1.figure(pd.concat([zoo, same], ignore_index=True)).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    ring, inside = lines["flattest"], lines["least norm"]
+    assert ring.get_markerfacecolor() == "none"
+    assert inside.get_markerfacecolor() != "none"
+    assert ring.get_markersize() > inside.get_markersize() + 2 * ring.get_markeredgewidth()
+
+
 def test_the_blind_network_does_not_see_its_direction_and_fits_all_the_same() -> None:
     directions = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64)).Q.T
     seen = claim1._complement(directions)
@@ -159,6 +189,15 @@ def test_claim2_reads_off_the_samples_that_recovery_takes() -> None:
     late = claim2.verdicts(_recovery({10: [6] * 5, 20: [math.inf] * 5, 40: [12] * 5}))
     assert [verdict.outcome for verdict in late] == ["holds", "fails", "fails", "fails"]
     assert late[1].estimate == math.inf
+
+
+def test_claim2_says_from_how_many_samples_on() -> None:
+    found = _recovery({10: [6, 6, 6, 8, 6], 20: [8, 8, 8, 6, 6], 40: [math.inf] * 5})
+    assert claim2.CLAIM.conclusion(found) == (
+        "In the median seed the flattest network is the model from n/d = 6 on for d = 10, from "
+        "n/d = 8 on for d = 20 and at no n tried for d = 40."
+    )
+    assert claim2.CLAIM.conclusion(found.assign(method="min_norm")) == ""
 
 
 def test_claim2_recovery_must_last_and_is_compared_at_shared_sizes() -> None:
@@ -198,6 +237,16 @@ def test_robustness_fails_where_the_loss_falls_slowly_or_is_large() -> None:
     assert slow == ["holds", "fails", "fails", "fails", "fails"]
     large = [v.outcome for v in robustness.verdicts(_disturbed(20.0, 2.0))]
     assert large == ["holds"] * 4 + ["fails"]
+
+
+def test_robustness_says_how_large_the_loss_is_and_where() -> None:
+    rows = _disturbed(2.0, 2.0)
+    worst = rows[(rows["noise"] == 0.1) & (rows["approximation_error"] == 0)].index[3]
+    rows.loc[worst, "population_loss"] = 0.07
+    said = robustness.CLAIM.conclusion(rows)
+    assert "is 2.4 in the median trial, and 7 in the worst: noise 0.1, approximation" in said
+    assert said.endswith("approximation error 0, seed 3.")
+    assert robustness.CLAIM.conclusion(rows[rows["noise"] > 1e9]) == ""
 
 
 @pytest.mark.parametrize("name", ["sin", "tanh", "hermite2", "quadratic", "step"])

@@ -213,6 +213,28 @@ def test_a_cover_has_the_first_and_the_last_word(tmp_path: Any) -> None:
     assert "Many neural networks" not in words
 
 
+def test_the_conclusion_stands_above_the_verdicts_and_says_whose_thresholds_they_are() -> None:
+    def conclusion(records: pd.DataFrame) -> str:
+        return f"The mean is <{records['value'].mean():g}>, not 1e-8."
+
+    claim = dataclasses.replace(CLAIM, conclusion=conclusion, thresholds="Ours & 1e-8.")
+    words = Checker(render([find(claim, claim.quick, results(claim))], {}, "quick")).words
+    said = "The mean is <2>, not 10−8."
+    assert words.count(said) == 2
+    assert words.index(f"Fakes & <tags>: {said}") < words.index("Each statement compares")
+    assert words.index("Thresholds Ours & 10−8.") < words.rindex(said) < words.rindex("5 & <b>")
+    assert "not that a theorem is false" in words
+    plain = Checker(render([find(CLAIM, CLAIM.quick, results())], {}, "quick")).words
+    assert "Thresholds" not in plain
+    assert "not that a theorem" not in plain
+
+    broken = dataclasses.replace(CLAIM, conclusion=lambda records: records["missing"])
+    finding = find(broken, broken.quick, results(broken))
+    assert finding.conclusion == ""
+    assert len(finding.verdicts) == 2
+    assert finding.problems == ("No conclusion could be made of these trials: KeyError: 'missing'",)
+
+
 def test_a_table_of_figures_stands_under_its_claim() -> None:
     def table(records: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"network": ["<small>", "large"], "value": [0.5, math.nan]})

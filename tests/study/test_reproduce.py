@@ -140,9 +140,13 @@ def test_a_table_is_written_beside_and_one_that_fails_is_named(
 
 def test_nothing_is_run_twice(claims: dict[str, Claim], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert serially(out, "sums").exit_code == 0
+    first = serially(out, "sums")
+    assert first.exit_code == 0
+    assert first.stderr.startswith("8 trials, 0 of them found, 8 to do.\n")
     assert len(RUNS) == 8
-    assert serially(out).exit_code == 0
+    second = serially(out)
+    assert second.exit_code == 0
+    assert second.stderr.startswith("12 trials, 8 of them found, 4 to do.\n")
     assert len(RUNS) == 12
     assert serially(out).exit_code == 0
     assert len(RUNS) == 12
@@ -178,7 +182,9 @@ def test_failed_trials_are_reported_and_kept(claims: dict[str, Claim], tmp_path:
     n = len(RUNS)
     assert serially(out, "bad").exit_code == 1
     assert len(RUNS) == n
-    assert serially(out, "bad", "--retry-failed").exit_code == 1
+    again = serially(out, "bad", "--retry-failed")
+    assert again.exit_code == 1
+    assert again.stderr.startswith("8 trials, 7 of them found, 1 to do.\n")
     assert len(RUNS) == n + 1
 
 
@@ -240,6 +246,21 @@ def sentence(result: Result) -> str:
     return text
 
 
+def test_the_help_names_every_claim_and_each_says_whose_its_thresholds_are() -> None:
+    words = " ".join(run("--help").stdout.split())
+    assert f"by default: {', '.join(study.CLAIMS)}." in words
+    assert all(len(claim.thresholds) > 50 for claim in study.CLAIMS.values())
+
+
+def test_the_conclusion_is_printed_and_stored(claims: dict[str, Claim], tmp_path: Path) -> None:
+    said = "The mean is [not] small."
+    claims["sums"] = dataclasses.replace(claims["sums"], conclusion=lambda records: said)
+    result = serially(tmp_path / "out", "sums")
+    assert said in " ".join(result.stdout.split())
+    described = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert described["claims"]["sums"]["conclusion"] == said
+
+
 def test_an_unknown_claim_is_named_beside_the_known_ones(
     claims: dict[str, Claim], tmp_path: Path
 ) -> None:
@@ -273,4 +294,8 @@ def test_a_file_that_cannot_be_written_is_one_sentence(
     RUNS.clear()
     (tmp_path / "out" / "more.parquet").unlink()
     (tmp_path / "out" / "more.parquet").mkdir()
-    assert "cannot be written" in sentence(serially(tmp_path / "out", "more"))
+    result = serially(tmp_path / "out", "more")
+    assert result.exit_code == 2
+    begun, error = " ".join(result.stderr.split()).split("Error: ")
+    assert begun == "4 trials, 4 of them found, 0 to do. "
+    assert "cannot be written" in error

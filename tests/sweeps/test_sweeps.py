@@ -22,6 +22,7 @@ from flattest.sweeps import (
     SweepError,
     Trial,
     TrialFunction,
+    n_found,
     read_spec,
     run,
     trial_function,
@@ -319,9 +320,11 @@ def test_edited_settings_rerun_only_what_changed(function: TrialFunction, tmp_pa
     with Store(tmp_path / "a.sqlite") as store:
         run(trials(function, 3, a=1) + trials(function, 3, a=2), store, SERIAL)
         edited = trials(function, 3, a=1) + trials(function, 3, a=3)
+        assert n_found(edited, store) == 3
         assert run(edited, store, SERIAL) == Summary(done=6, found=3)
         other = trial_function(function.reference, code="edited")
         changed = [Trial(other, t.settings, t.seed) for t in edited]
+        assert (n_found(changed, store), n_found(iter(changed), store, any_code=True)) == (0, 6)
         assert run(changed, store, SERIAL, any_code=True).found == 6
         assert len(list(store.results(changed))) == 0
         assert [r.seed for r in store.results(changed, any_code=True)] == [0, 1, 2] * 2
@@ -333,6 +336,7 @@ def test_failures_stay_until_they_are_retried(function: TrialFunction, tmp_path:
     with Store(tmp_path / "a.sqlite") as store:
         assert run(todo, store, SERIAL) == Summary(done=1, failed=2)
         assert run(todo, store, SERIAL) == Summary(done=1, failed=2, found=3)
+        assert (n_found(todo, store), n_found(todo, store, retry_failed=True)) == (3, 1)
         assert run(todo, store, SERIAL, retry_failed=True) == Summary(done=1, failed=2, found=1)
 
 
@@ -435,6 +439,7 @@ def test_run_status_and_export(tmp_path: Path) -> None:
     result = runner.invoke(app, ["sweep", str(spec), *store, "--executor", "serial"])
     assert result.exit_code == 1
     assert "seed 0 is unlucky" in result.output
+    assert result.stderr.startswith("4 trials, 0 of them found, 4 to do.\n")
     result = runner.invoke(app, ["sweep", "status", *store, str(spec)])
     assert result.exit_code == 0
     assert "0 of 4 trials have no result yet" in result.output

@@ -31,7 +31,7 @@ def run_study(
     cover: Cover,
     retry_failed: bool,
 ) -> None:
-    """Run the trials of claims with a progress bar, and say what came out.
+    """Run the trials of claims, show the progress, and say what came out.
 
     Parameters
     ----------
@@ -55,13 +55,14 @@ def run_study(
     """
     from rich.console import Console
 
-    from flattest.commands.terminal import trials_progress
-    from flattest.study.reproduce import check_folder, n_trials, reproduce
+    from flattest.commands.trials import trials_progress
+    from flattest.study.reproduce import check_folder, n_stored, n_trials, reproduce
     from flattest.sweeps import workers
 
     check_folder(out)
     available = workers(*where)
-    with trials_progress(f"{size} {cover.command}", n_trials(claims, size)) as progress:
+    total, stored = n_trials(claims, size), n_stored(claims, size, out, retry_failed=retry_failed)
+    with trials_progress(f"{size} {cover.command}", total, stored) as progress:
         found = reproduce(
             claims,
             size,
@@ -132,6 +133,8 @@ def verdicts_table(findings: Sequence[Finding]) -> Table:
         if index:
             table.add_row()
         table.add_row("", Text(finding.claim.title, style="bold"))
+        if finding.conclusion:
+            table.add_row("", Text(finding.conclusion))
         for verdict in finding.verdicts:
             outcome = verdict.outcome
             table.add_row(

@@ -71,21 +71,22 @@ def run_sweep(
     """
     from rich.console import Console
 
-    from flattest.commands.terminal import trials_progress
-    from flattest.sweeps import Store, run, workers as choose_workers
+    from flattest.commands.trials import trials_progress
+    from flattest.sweeps import Store, n_found, run, workers as choose_workers
 
     chosen = _read(spec)
     available = choose_workers(executor, workers)
+    which = {"any_code": any_code, "retry_failed": retry_failed}
     with Store(store) as opened:
-        with trials_progress(spec.stem, len(chosen)) as progress:
+        found = n_found(chosen.trials(), opened, **which)
+        with trials_progress(spec.stem, len(chosen), found) as progress:
             summary = run(
                 chosen.trials(),
                 opened,
                 available,
                 time_limit=time_limit or chosen.time_limit,
-                any_code=any_code,
-                retry_failed=retry_failed,
                 progress=progress,
+                **which,
             )
         # The results that count are all there; only now is it known what they are.
         console = Console()

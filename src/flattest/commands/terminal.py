@@ -1,33 +1,25 @@
-"""The look of the terminal: tables, and progress with an estimate of the time left."""
+"""The look of the terminal: tables, and progress through steps of which each has its time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from flattest.sweeps import Summary
-
 _PRIOR = 4.0  # seconds for which the expected pace counts as seen
-_PERIOD = 600.0  # seconds over which the pace of trials is measured: they may be long
 
 
 def standard_error() -> Console:
@@ -145,69 +137,3 @@ class Steps:
             description=following[0] if following else step,
             stepped=time.monotonic(),
         )
-
-
-@contextmanager
-def trials_progress(title: str, total: int) -> Iterator[TrialCounter]:
-    """Show the progress of many trials, with an estimate of the time left.
-
-    Parameters
-    ----------
-    title : str
-        What is run.
-    total : int
-        The number of trials.
-
-    Yields
-    ------
-    TrialCounter
-        To be called with each `Summary`.
-    """
-    console = standard_error()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[problems]}", style="yellow"),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        speed_estimate_period=_PERIOD,
-    ) as bar:
-        yield TrialCounter(bar, title, total)
-
-
-class TrialCounter:
-    """Passes summaries of trials on to a progress bar.
-
-    Parameters
-    ----------
-    bar : Progress
-        The bar.
-    title : str
-        What is run.
-    total : int
-        The number of trials.
-    """
-
-    def __init__(self, bar: Progress, title: str, total: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task(title, total=total, problems="")
-
-    def __call__(self, summary: Summary) -> None:
-        """Show a summary.
-
-        Parameters
-        ----------
-        summary : Summary
-            The count of trials so far.
-        """
-        counts = {"failed": summary.failed, "timed out": summary.timed_out}
-        problems = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        self._bar.update(self._task, completed=summary.finished, problems=problems)

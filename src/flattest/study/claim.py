@@ -73,6 +73,11 @@ class Claim:
         What the figure shows, in a sentence or two.
     table : callable, optional
         From the records to a data frame of what was measured, where the verdicts do not say it all.
+    thresholds : str
+        Who set the thresholds of the verdicts, and why there.
+    conclusion : callable, optional
+        From the records to a sentence or two with the figures that matter most, which stand above
+        the verdicts; empty where the records do not give them.
 
     Examples
     --------
@@ -94,6 +99,8 @@ class Claim:
     figure: Callable[[pd.DataFrame], Figure]
     caption: str
     table: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    thresholds: str = ""
+    conclusion: Callable[[pd.DataFrame], str] | None = None
 
     @property
     def reference(self) -> str:

@@ -22,6 +22,7 @@ from flattest.interpolators import interpolate
 from flattest.study.recovery import GAP, RECOVERED
 from flattest.study.verdict import Verdict, judge, judge_share
 from flattest.two_layer.activations import Homogeneous
+from flattest.wording import floor
 
 GENERALISES = 0.1
 """The relative test error from which on a network counts as one that does not generalise."""
@@ -120,6 +121,46 @@ def contrast_verdicts(records: pd.DataFrame, cells: pd.Series, subject: str) -> 
         )
     )
     return judged
+
+
+def contrast_conclusion(records: pd.DataFrame, cells: pd.Series, subject: str) -> str:
+    """Say where the model is recovered, and how near the other interpolators come.
+
+    Parameters
+    ----------
+    records : DataFrame
+        Records of `contrast`.
+    cells : Series
+        The name of the cell of each record.
+    subject : str
+        What the cells are, in the plural.
+
+    Returns
+    -------
+    str
+        A sentence, and a second one where another interpolator does not generalise.
+    """
+    recovered = {
+        str(name): float((rows.groupby("seed")["test_error"].max() <= RECOVERED).mean())
+        for name, rows in records.groupby(cells, sort=False)
+    }
+    missed = [name for name, share in recovered.items() if share < 0.5]
+    said = (
+        f"The flattest network is the model for at least half of the data sets for "
+        f"{len(recovered) - len(missed)} of {len(recovered)} {subject}"
+    )
+    said += f", not for: {'; '.join(missed)}." if missed else "."
+    bad = records.assign(cell=cells)[_is_bad(records)].dropna(subset=["gap"])
+    if len(bad):
+        row = bad.iloc[int(bad["gap"].argmin())]
+        other = str(row["other"]).replace("_", " ")
+        said += (
+            f" No other interpolator with a test error above {GENERALISES:g} has less than "
+            f"{floor(row['gap'])} times the orbit minimum of the flattest network of the same "
+            f"data: the closest is {other} for {row['cell']}, in seed {row['seed']}, with a "
+            f"test error of {row['other_test_error']:.2g}."
+        )
+    return said
 
 
 def contrast_figure(records: pd.DataFrame, cells: pd.Series) -> Figure:

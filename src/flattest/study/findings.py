@@ -35,9 +35,11 @@ class Finding:
     figure : Figure or None
         Their figure.
     problems : tuple of str
-        Why verdicts, figure or summary are missing.
+        Why verdicts, figure, summary or conclusion are missing.
     summary : DataFrame or None
         What the claim's table says of them, if it has one.
+    conclusion : str
+        What they come to in a sentence or two; empty if the claim has none.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Finding:
     figure: Figure | None
     problems: tuple[str, ...]
     summary: pd.DataFrame | None = None
+    conclusion: str = ""
 
     @property
     def n_trials(self) -> int:
@@ -170,7 +173,9 @@ def find(claim: Claim, design: Design, results: Mapping[str, StoredResult]) -> F
     verdicts = _attempt("verdicts", claim.verdicts, records, problems)
     figure = _attempt("figure", claim.figure, records, problems)
     summary = _attempt("table", claim.table, records, problems) if claim.table else None
-    return Finding(claim, design, present, tuple(verdicts or ()), figure, tuple(problems), summary)
+    said = _attempt("conclusion", claim.conclusion, records, problems) if claim.conclusion else ""
+    judged = tuple(verdicts or ())
+    return Finding(claim, design, present, judged, figure, tuple(problems), summary, said or "")
 
 
 def _record(result: StoredResult) -> dict[str, Any]:

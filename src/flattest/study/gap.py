@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from matplotlib.ticker import LogLocator
 
 from flattest.figures import GREY, colour, marker
 from flattest.study.recovery import GAP, RECOVERED
+from flattest.wording import floor, listed
 
 BAD = 0.5
 """The population loss above which a network has not generalised."""
@@ -45,10 +47,54 @@ def gap_by_seed(rows: pd.DataFrame) -> pd.Series:
 
 def closest_networks(rows: pd.DataFrame) -> Iterable[tuple[str, pd.Series]]:
     """Return the bad networks that come closest to the flattest, with their relative ratios."""
-    bad = rows[rows["test_error"] > BAD]
-    gaps = bad["ratio"] / bad["seed"].map(ratio_of_flattest(rows))
-    by_network = sorted(gaps.groupby(bad["network"]), key=lambda item: item[1].median())
+    gaps = _gaps(rows)
+    names = rows.loc[gaps.index, "network"]
+    by_network = sorted(gaps.groupby(names), key=lambda item: item[1].median())
     return [(str(network), values) for network, values in by_network[:_CLOSEST]]
+
+
+def nearest_in_words(records: pd.DataFrame) -> str:
+    """Say how near bad networks come to the flattest, and which ones.
+
+    Parameters
+    ----------
+    records : DataFrame
+        The records of all experiments.
+
+    Returns
+    -------
+    str
+        The closest of all seeds and sizes, and the closest ones in the median seed of the largest
+        experiment; empty where there is no bad network beside a flattest one.
+    """
+    experiments = by_experiment(records)
+    gaps = [_gaps(rows).dropna() for _, rows in experiments]
+    least, place = min(
+        ((float(found.min()), place) for place, found in enumerate(gaps) if len(found)),
+        default=(math.nan, 0),
+    )
+    if math.isnan(least):
+        return ""
+    sizes, rows = experiments[place]
+    row = rows.loc[gaps[place].index].iloc[int(gaps[place].argmin())]
+    said = (
+        f"No network with a population loss above {BAD:g} has less than {floor(least)} times the "
+        f"orbit minimum of the flattest network of the same data: the closest is "
+        f"'{row['network']}' at {sizes}, in seed {row['seed']}, with a population loss of "
+        f"{row['test_error']:.2g}."
+    )
+    sizes, rows = experiments[0]
+    closest = [(name, values.median()) for name, values in closest_networks(rows)]
+    times = [f"'{name}' with {floor(gap)} times" for name, gap in closest if not math.isnan(gap)]
+    if len(times) > 1:
+        said += f" At {sizes} the closest in the median seed are {listed(times)}."
+    return said
+
+
+def _gaps(rows: pd.DataFrame) -> pd.Series:
+    """Return the ratio of every bad network over that of the flattest of its seed."""
+    bad = rows[rows["test_error"] > BAD]
+    return bad["ratio"] / bad["seed"].map(ratio_of_flattest(rows))
 
 
 def draw_zoo(axes: Axes, rows: pd.DataFrame, names: Iterable[str]) -> None:
@@ -67,6 +113,11 @@ def draw_zoo(axes: Axes, rows: pd.DataFrame, names: Iterable[str]) -> None:
     errors = rows["test_error"].clip(lower=RECOVERED)
     for index, network in enumerate(name for name in names if name in present):
         chosen = rows["network"] == network
+        # A ring for the flattest: what coincides with it shows inside.
+        ring = network == "flattest"
+        look: dict[str, Any] = {"mec": "white", "mew": 0.5}
+        if ring:
+            look = {"mfc": "none", "mec": colour(index), "mew": 1.6}
         axes.plot(
             rows.loc[chosen, "ratio"],
             errors[chosen],
@@ -74,11 +125,10 @@ def draw_zoo(axes: Axes, rows: pd.DataFrame, names: Iterable[str]) -> None:
             marker(index + index // 7),
             color=colour(index),
             alpha=0.75,
-            markersize=9 if network == "flattest" else 6,
-            mec="white",
-            mew=0.5,
+            markersize=11 if ring else 6,
             label=network,
-            zorder=4 if network == "flattest" else 3,
+            zorder=4 if ring else 3,
+            **look,
         )
     top = 10 ** (math.ceil(math.log10(max(float(errors.max()), 1.0))) + 0.7)
     axes.set(

@@ -22,7 +22,7 @@ from flattest.study.cover import CLAIMS_COVER, Cover
 from flattest.study.findings import Finding, find, trials
 from flattest.study.report import render
 from flattest.study.verdict import Verdict
-from flattest.sweeps import Store, Summary, Trial, Workers, run
+from flattest.sweeps import Store, Summary, Trial, Workers, n_found, run
 
 STORE_FILE = "records.sqlite"
 """The store in the output folder; a folder with one is taken for an earlier reproduction."""
@@ -82,6 +82,47 @@ def n_trials(claims: Sequence[Claim], size: Size) -> int:
     """
     designs = [claim.design(size) for claim in claims]
     return sum(len(design.settings) * design.n_seeds for design in designs)
+
+
+def n_stored(claims: Sequence[Claim], size: Size, out: Path, *, retry_failed: bool = False) -> int:
+    """Count the trials of a reproduction that an earlier one has left in its folder.
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        The claims.
+    size : {"quick", "full"}
+        Which of their designs.
+    out : Path
+        The folder; it need not exist.
+    retry_failed : bool
+        Whether trials that failed or ran out of time do not count.
+
+    Returns
+    -------
+    int
+        The number of trials that `reproduce` would not run.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from flattest.study import CLAIMS
+    >>> from flattest.study.reproduce import n_stored
+    >>> n_stored([CLAIMS["symmetry"]], "quick", Path("a-new-folder"))
+    0
+    """
+    if not (out / STORE_FILE).is_file():
+        return 0
+    with Store(out / STORE_FILE, read_only=True) as store:
+        return sum(
+            n_found(trials(claim, claim.design(size)), store, retry_failed=retry_failed)
+            for claim in claims
+        )
 
 
 def reproduce(
@@ -274,5 +315,6 @@ def _description(finding: Finding) -> dict[str, Any]:
         "seconds": finding.seconds,
         "code": sorted({result.code for result in finding.results}),
         "environments": [json.loads(text) for text in environments],
+        "conclusion": finding.conclusion,
         "problems": list(finding.problems),
     }

@@ -4,7 +4,7 @@ from flattest.errors import require
 
 require("pebble", extra="study", purpose="A sweep")
 
-from flattest.sweeps.engine import Summary, run
+from flattest.sweeps.engine import Summary, n_found, run
 from flattest.sweeps.executors import Workers, workers
 from flattest.sweeps.spec import Spec, read_spec
 from flattest.sweeps.store import Store, StoredResult, StoreError
@@ -22,6 +22,7 @@ __all__ = [
     "Trial",
     "TrialFunction",
     "Workers",
+    "n_found",
     "read_spec",
     "run",
     "trial_function",

@@ -134,6 +134,54 @@ def run(
     return replace(driver.summary, interrupted=driver.interrupted)
 
 
+def n_found(
+    trials: Iterable[Trial], store: Store, *, any_code: bool = False, retry_failed: bool = False
+) -> int:
+    """Count those trials whose results are in the store, so that `run` would not run them.
+
+    Parameters
+    ----------
+    trials : iterable of Trial
+        What is to be run.
+    store : Store
+        Where results are.
+    any_code, retry_failed : bool
+        As for `run`.
+
+    Returns
+    -------
+    int
+        How many there are.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from flattest.sweeps import Store, Trial, n_found, run, trial_function, workers
+    >>> function = trial_function("flattest.study.claims.symmetry:trial")
+    >>> settings = function.complete({"n_samples": 40, "n_features": 3, "width": 10})
+    >>> trials = [Trial(function, settings, seed) for seed in range(3)]
+    >>> with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "a.sqlite") as store:
+    ...     run(trials[:2], store, workers("serial")).done, n_found(trials, store)
+    (2, 2)
+    """
+    remaining, found = iter(trials), 0
+    while chunk := list(itertools.islice(remaining, _CHUNK)):
+        statuses = store.statuses(chunk, any_code=any_code)
+        found += sum(_is_settled(statuses.get(trial.key), retry_failed) for trial in chunk)
+    return found
+
+
+def _is_settled(status: str | None, retry_failed: bool) -> bool:
+    """Tell whether a trial with this status, None for none, is not to be run."""
+    return status is not None and (status == "done" or not retry_failed)
+
+
 @dataclass(frozen=True)
 class _Flight:
     trial: Trial
@@ -188,10 +236,10 @@ class _Driver:
             fresh = []
             for trial in chunk:
                 status = statuses.get(trial.key)
-                if status is None or (self.retry_failed and status != "done"):
-                    fresh.append(trial)
-                else:
+                if status is not None and _is_settled(status, self.retry_failed):
                     self._count(status, found=True)
+                else:
+                    fresh.append(trial)
             # Lease little at a time, so that drivers share what there is to do.
             for start in range(0, len(fresh), self.workers.in_flight):
                 part = fresh[start : start + self.workers.in_flight]

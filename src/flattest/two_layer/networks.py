@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
@@ -124,7 +125,8 @@ class TwoLayerNet(torch.nn.Module):
         tensor([3.])
         """
         if not isinstance(X, Tensor):
-            raise TypeError(f"X must be a torch.Tensor, not {type(X).__name__}.")
+            what_to_do = "; use torch.from_numpy(X)" if isinstance(X, np.ndarray) else ""
+            raise TypeError(f"X must be a torch.Tensor, not {type(X).__name__}{what_to_do}.")
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(
                 f"X must have shape (n, {self.n_features}), but has shape {tuple(X.shape)}."

@@ -251,6 +251,12 @@ CLAIM = Claim(
         "the step to the curvature as it falls. At an interpolator the gradient of every sample is "
         "zero, so plain SGD is not started there."
     ),
+    thresholds=(
+        "Ours. To end within 1.1 times the least orbit minimum found counts as having moved there, "
+        "3 times as not having done so; a test error up to 0.01 counts as generalising and from "
+        "0.5 on, half of that of the best constant, as not. Between these numbers nothing is "
+        "claimed."
+    ),
     limits=(
         "Noise, radius, batch size and step are ours: large noise and steps near the edge of "
         "stability, so that a drift is fast enough to be seen; by theory its speed falls with the "

@@ -195,6 +195,11 @@ CLAIM = Claim(
         "and the whole is sharpened by a factor. Trace and orbit minimum are computed in closed "
         "form, without sampling, and the outputs are compared on 2,000 fresh inputs."
     ),
+    thresholds=(
+        "Ours. That the trace takes any value is a statement without a number, for which 6 orders "
+        "of magnitude stand. 1e-8 stands for equality: above what float64 loses to rounding in "
+        "such sums, and below any effect that would matter."
+    ),
     limits=(
         "Rescaling is not the only symmetry of a network of degree above 1: splitting a neuron "
         "into equal copies lowers the orbit minimum there, so it must be compared at equal width."
