@@ -213,7 +213,8 @@ def _check_orbit(symmetry: str, batch_norm: str) -> None:
         raise ValueError(f"symmetry must be one of {allowed}, not {symmetry!r}.")
     if batch_norm not in PARAMETRISATIONS:
         # Along the affine freedom, squared gradients of gains are no exponentials of scales.
-        raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}.")
+        only = "; 'affine' is for symmetries only" if batch_norm == "affine" else ""
+        raise ValueError(f"batch_norm must be 'keep' or 'fold', not {batch_norm!r}{only}.")
 
 
 def _warn_of_interruption(results: Results, settings: Settings) -> None:
