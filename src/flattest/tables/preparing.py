@@ -130,7 +130,7 @@ def prepare(
         unused=tuple(ignore) + chosen.left_out,
         n_dropped=len(frame) - len(complete),
         lines=(*chosen.lines, *said),
-        warnings=_warnings(encoding.columns, cells, features, y),
+        warnings=(*chosen.doubts, *_warnings(encoding.columns, cells, features, y)),
     )
 
 
