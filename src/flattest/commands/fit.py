@@ -102,6 +102,7 @@ def fit(
         rules=Rules(tuple(categorical or ()), decimal, reading.separator, reading.missing),
         missing=missing_policy(missing, drop_missing) or "fill",
         na=na,
+        text_encoding=encoding,
     )
     for line in prepared.lines:
         typer.echo(line, err=True)

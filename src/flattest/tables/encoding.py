@@ -57,6 +57,8 @@ class Encoding:
         What is done with missing values in features.
     na : tuple of str or None
         The words for missing values in text files, where they are not the usual ones.
+    text_encoding : str or None
+        The character encoding of the training table, where the user named one.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class Encoding:
     response: MeasuredColumn
     missing: str = "fill"
     na: tuple[str, ...] | None = None
+    text_encoding: str | None = None
 
     @property
     def target(self) -> str:
@@ -158,6 +161,7 @@ class Encoding:
             "response": self.response.to_dict(),
             "missing": self.missing,
             "na": self.na,
+            "text_encoding": self.text_encoding,
         }
 
     @classmethod
@@ -183,7 +187,11 @@ class Encoding:
         response, na = column_of(values["response"]), values["na"]
         if not isinstance(response, MeasuredColumn):
             raise ValueError("the target is no number")
-        return cls(columns, response, str(values["missing"]), None if na is None else tuple(na))
+        return cls(
+            *(columns, response, str(values["missing"])),
+            na=None if na is None else tuple(na),
+            text_encoding=values.get("text_encoding"),  # older files have none
+        )
 
 
 def encode(

@@ -38,7 +38,11 @@ class Reading(NamedTuple):
 
 
 def read_file(
-    path: str | os.PathLike[str], *, na: Sequence[str] | None = None, encoding: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    na: Sequence[str] | None = None,
+    encoding: str | None = None,
+    usual: str | None = None,
 ) -> Reading:
     r"""Read a CSV or Parquet file, and say how it is written.
 
@@ -52,6 +56,9 @@ def read_file(
         Words for missing values, in place of the usual ones.
     encoding : str, optional
         The character encoding. By default that of a byte-order mark, UTF-8 without one.
+    usual : str, optional
+        The encoding in place of UTF-8 where the text does not show that it is UTF-8: that of the
+        table that a model was fitted to.
 
     Returns
     -------
@@ -92,7 +99,7 @@ def read_file(
     if not content.strip():
         raise TableError(f"{_quoted(source)} is empty.")
     if kind == "csv":
-        text = decode(content, source, encoding)
+        text = decode(content, source, encoding, usual=usual)
         if not text.strip():
             raise TableError(f"{_quoted(source)} is empty.")
         reading = Reading(*parse_delimited(text, source, na))
@@ -104,13 +111,17 @@ def read_file(
 
 
 def read_table(
-    path: str | os.PathLike[str], *, na: Sequence[str] | None = None, encoding: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    na: Sequence[str] | None = None,
+    encoding: str | None = None,
+    usual: str | None = None,
 ) -> pd.DataFrame:
     r"""Read a CSV or Parquet file.
 
     Parameters
     ----------
-    path, na, encoding : object
+    path, na, encoding, usual : object
         As for :func:`read_file`.
 
     Returns
@@ -135,7 +146,7 @@ def read_table(
     ...     read_table(file).to_dict("records")
     [{'height': '1.5', 'colour': 'red'}]
     """
-    return read_file(path, na=na, encoding=encoding).frame
+    return read_file(path, na=na, encoding=encoding, usual=usual).frame
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], option: str = "") -> None:
