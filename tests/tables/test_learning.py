@@ -322,11 +322,20 @@ def test_a_constant_target() -> None:
         ("Price", "did you mean 'price'"),
         ("prise", "did you mean 'price'"),
         ("zzz", "it has 'size'"),
+        ("siez", r"did you mean 'size'\?"),
     ],
 )
 def test_a_missing_column_and_what_was_meant(name: str, message: str) -> None:
     with pytest.raises(TableError, match=message):
         learn_encoding(FRAME, name)
+
+
+def test_only_near_misses_are_suggested() -> None:
+    frame = pd.DataFrame({"age": [1.0, 2.0], "target": [3.0, 5.0], "size_1": 1, "size_2": 2})
+    with pytest.raises(TableError, match=r"did you mean 'target'\?$"):
+        learn_encoding(frame, "tragets")  # of which 'age' has three letters, too
+    with pytest.raises(TableError, match=r"did you mean 'size_\d' or 'size_\d'\?$"):
+        learn_encoding(frame, "size")
 
 
 def test_another_table_must_fit_the_encoding() -> None:

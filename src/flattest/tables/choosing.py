@@ -20,7 +20,7 @@ from flattest.tables.columns import (
 )
 from flattest.tables.dates import CLOCK
 from flattest.tables.decimals import Marks
-from flattest.tables.faults import Faults, TableError
+from flattest.tables.faults import Faults, TableError, listed
 from flattest.tables.learning import Rules, has_leading_zeros, learn_column
 from flattest.tables.missing import gaps_message
 from flattest.tables.suspicions import is_index, names_rows
@@ -92,6 +92,7 @@ def choose_columns(
     left_out: list[str] = []
     lines: list[str] = []
     doubts: list[str] = []
+    plain: list[str] = []  # columns of categories of which there is nothing more to say
     gaps: dict[str, Bool[np.ndarray, " n"]] = {}
     patterns: set[bytes] = set()  # a gap that another column's tells already tells nothing
     for name, column_cells in cells.items():
@@ -119,11 +120,16 @@ def choose_columns(
                 line = _dated(column)
             doubtful = isinstance(column, NumberColumn) and marks.is_doubtful(column_cells)
             (doubts if doubtful else lines).extend([line] if line else [])
+            if isinstance(column, CategoryColumn) and not line:
+                plain.append(f"{name!r} ({len(column.levels)})")
             if n_gaps and missing == "fill":
                 lines.append(_filled(column, n_gaps, n, (rules.missing or {}).get(name, {})))
     if gaps and missing == "refuse":
         with faults.collected():
             raise TableError(gaps_message(gaps))
+    if plain:
+        shown = listed(plain, quote=False)
+        lines.append(f"Categories become features of 0 and 1, of two the rarer only: {shown}.")
     faults.raise_any()
     return Chosen(tuple(columns), tuple(left_out), tuple(lines), tuple(doubts))
 

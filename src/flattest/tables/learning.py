@@ -35,6 +35,7 @@ MOST_LEVELS = 50
 FEWEST_ROWS_OF_A_LEVEL = 3
 """Rarer levels are not told apart where there are many."""
 _FEW_MIXED = 20  # different cells that may be levels although some of them are numbers
+_DASHES = ("-", "--", "–", "—", ".", "?")  # of people who have nothing to write
 _SPANS = {"year": 730.0, "week": 28.0, "day": 2.0}  # days from which on a period counts
 
 
@@ -176,6 +177,12 @@ def learn_column(cells: Cells, rules: Rules, marks: Marks) -> tuple[Column, str]
         line = (
             f"Column {name!r} holds numbers and text ({listed(texts, most=4)}): taken as "
             f"{len(texts)} categories."
+        )
+    elif not line and (marks_of_gaps := [text for text in texts if text in _DASHES]):
+        word = marks_of_gaps[0]
+        line = (
+            f"Column {name!r} has the category {word!r}; if that stands for missing values, say "
+            f'--na "{word}".'
         )
     return column, line
 

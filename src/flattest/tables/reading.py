@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -178,12 +178,19 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], option: str = "")
     missing = [name for name in names if name not in frame.columns]
     if not missing:
         return
-    close = difflib.get_close_matches(missing[0].casefold(), known, n=2, cutoff=0.6)
+    close = _close(missing[0].casefold(), known)
     suggested = " or ".join(repr(known[name]) for name in close)
     advice = f"did you mean {suggested}?" if close else f"it has {listed(known.values())}."
     named = f" ({option})" if option else ""
     noun = "columns" if len(missing) > 1 else "column"
     raise TableError(f"The table has no {noun} {listed(missing)}{named}; {advice}")
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    """Return the most similar name, and another one that is nearly as similar."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    ratios = [difflib.SequenceMatcher(None, each, name).ratio() for each in close]
+    return [each for each, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.1]
 
 
 def _parse_parquet(content: bytes, source: Path) -> pd.DataFrame:
