@@ -143,7 +143,7 @@ def told(
 def test_whether_a_linear_model_would_do() -> None:
     better = told(0.8, 0.6, (0.1, 0.3), [1.0])
     assert headline(better) == (
-        "R² is 0.800 (95 % interval 0.70 to 0.90) on 40 test rows, beside 0.600 of ridge "
+        "R² is 0.800 (95 % interval 0.70 to 0.90) on 40 test rows, beside 0.600 for ridge "
         "regression."
     )
     assert ridge_sentence(better) == ""
@@ -151,6 +151,10 @@ def test_whether_a_linear_model_would_do() -> None:
     assert ridge_sentence(told(0.81, 0.8, (-0.02, 0.04), [1.0])) == (
         "A linear model (ridge) predicts as well here, as far as these rows tell: its R² is 0.010 "
         "less (95 % interval of what flattest gains: −0.020 to 0.040)."
+    )
+    assert ridge_sentence(told(0.83, 0.71, (-0.02, 0.2), [1.0])) == (
+        "The rows do not tell for sure whether a linear model (ridge) predicts as well: its R² is "
+        "0.120 less (95 % interval of what flattest gains: −0.020 to 0.200)."
     )
     assert ridge_sentence(told(0.7, 0.8, (-0.2, -0.04), [1.0])) == (
         "A linear model (ridge) predicts better here: its R² is 0.100 greater (95 % interval of "

@@ -136,7 +136,7 @@ def headline(fit: TableFit) -> str:
     own, *others = fit.judged.items()
     interval = interval_text(own[1].scores["test"])
     shown = f" (95 % interval {interval})" if interval else ""
-    beside = [f"{r2_text(judged.scores['test'].r2)} of {name}" for name, judged in others]
+    beside = [f"{r2_text(judged.scores['test'].r2)} for {name}" for name, judged in others]
     return (
         f"R² is {r2_text(own[1].scores['test'].r2)}{shown} on {fit.judged_on}, beside "
         f"{' and '.join(beside)}."
@@ -160,13 +160,15 @@ def ridge_sentence(fit: TableFit) -> str:
         return ""
     low, high = fit.over_ridge
     less = fit.judged[OWN].scores["test"].r2 - fit.judged[RIDGE].scores["test"].r2
-    apart = f"its R² is {_rounded(abs(less), 3)} {'less' if less > 0 else 'greater'}"
-    ends = f"95 % interval of what flattest gains: {_rounded(low, 3)} to {_rounded(high, 3)}"
     if high < 0:
-        return f"A linear model (ridge) predicts better here: {apart} ({ends})."
+        told = "A linear model (ridge) predicts better here"
+    elif less <= (high - low) / 4:  # about a standard error
+        told = "A linear model (ridge) predicts as well here, as far as these rows tell"
+    else:
+        told = "The rows do not tell for sure whether a linear model (ridge) predicts as well"
     return (
-        "A linear model (ridge) predicts as well here, as far as these rows tell: "
-        f"{apart} ({ends})."
+        f"{told}: its R² is {_rounded(abs(less), 3)} {'less' if less > 0 else 'greater'} (95 % "
+        f"interval of what flattest gains: {_rounded(low, 3)} to {_rounded(high, 3)})."
     )
 
 
