@@ -99,6 +99,7 @@ def test_fit_writes_everything_and_prints_the_summary(place: Path) -> None:
     printed = (place / "printed.txt").read_text(encoding="utf-8")
     for text in ("R²", "RMSE", "ridge regression", "direction", "colour=red", "ratio"):
         assert text in printed
+    assert printed.index("ridge regression") < printed.index("Noise:")  # results first
     assert not [path for path in place.iterdir() if path.name.startswith(".")]
 
 

@@ -129,6 +129,27 @@ def test_a_network_has_no_intervals(place: Path) -> None:
         alone.predict_interval(features, 0.9)
 
 
+def test_the_encoding_of_a_file_is_remembered(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{x:.3f},€{10 + 2 * x:.2f}" for x in rng.standard_normal(30)]
+    text = "\n".join(["größe,preis", *lines, ""])
+    table, unicode = tmp_path / "windows.csv", tmp_path / "unicode.csv"
+    table.write_bytes(text.encode("cp1252"))
+    unicode.write_text(text, encoding="utf-8")
+    fit = ("fit", table, "--target", "preis", "--out", tmp_path / "fit", "--width", 5)
+    refused = run(*fit)
+    assert refused.exit_code == 2
+    assert "--encoding cp1252" in " ".join(refused.stderr.split())
+    assert run(*fit, "--encoding", "cp1252").exit_code == 0
+    first = results(run("predict", tmp_path / "fit", table))
+    assert first["prediction"].corr(pd.Series([float(line.split("€")[1]) for line in lines])) > 0.9
+    pd.testing.assert_frame_equal(results(run("predict", tmp_path / "fit", unicode)), first)
+    named = run("predict", tmp_path / "fit", unicode, "--encoding", "cp1252")
+    assert "no column 'größe'" in named.stderr  # what the option says counts
+    measured = run("measure", tmp_path / "fit", table)
+    assert measured.exit_code == 0, measured.output
+
+
 def test_names_of_levels_do_not_matter_to_predictions(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     levels = rng.choice(["ash", "birch", "cedar", "oak"], 50, p=[0.4, 0.3, 0.2, 0.1])

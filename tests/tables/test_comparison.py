@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 
-from flattest.tables.comparison import FOLDS, OWN, REPEATS, cross_validate, hold_out
+from flattest.tables.comparison import FOLDS, OWN, REPEATS, RIDGE, cross_validate, hold_out
 
 
 class Line(LinearRegression):
@@ -74,3 +75,9 @@ def test_rows_kept_for_the_test_are_not_fitted() -> None:
     assert found.coverage == np.mean(np.abs(line.predict(X[test]) - y[test]) <= 0.5)
     assert found.judged["other"].scores["test"].interval is not None
     assert found.notes == ("Rows are few.",)
+    assert found.over_ridge is None
+    beside = hold_out({OWN: Line, RIDGE: DummyRegressor}, X, y, train, test, 0)
+    assert beside.over_ridge is not None
+    gains = [beside.judged[name].scores["test"].r2 for name in (OWN, RIDGE)]
+    assert beside.over_ridge[0] < gains[0] - gains[1] < beside.over_ridge[1]
+    assert hold_out({OWN: Line, RIDGE: Line}, X, y, train, test, 0).over_ridge == (0, 0)

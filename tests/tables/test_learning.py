@@ -100,8 +100,8 @@ def test_names_of_levels_do_not_matter(levels: str, rename: dict[str, str]) -> N
 @pytest.mark.parametrize(
     ("cells", "separator", "expected"),
     [
-        (["1,234", "22,345"], ",", [1234, 22345]),  # never decimal commas in a file with commas
-        (["1,234", "22,345"], ";", [1.234, 22.345]),
+        (["1,234", "22,345"], ",", [1234, 22345]),
+        (["1,234", "22,345"], ";", [1234, 22345]),  # a frame does not tell, so no file does
         (["1,234", "22,345"], "\t", [1234, 22345]),
         (["1,5", "22,345"], ",", [1.5, 22.345]),
         (["1,5", "22,345"], ";", [1.5, 22.345]),
@@ -130,7 +130,7 @@ def test_numbers_in_text(cells: list[str], separator: str, expected: list[float]
     [
         (["1,5", "2,5"], None, [1.234, 22.345]),
         (["1.5", "2.5"], None, [1234, 22345]),
-        (["a", "b"], None, [1.234, 22.345]),
+        (["a", "b"], None, [1234, 22345]),
         (["1,5", "2,5"], ".", [1234, 22345]),
         (["1.5", "2.5"], ",", [1.234, 22.345]),
     ],
@@ -158,6 +158,10 @@ def test_how_numbers_are_read_is_said() -> None:
     assert prepare(frame, "y").lines == (
         "Column 'a': '1,234' is read as 1234; if that is wrong, say --decimal \",\".",
         "Column 'b': '0%' is read as 0.",
+    )
+    assert prepare(frame.drop(columns="c"), "y").warnings == (
+        "Column 'a': '1,234' is read as 1234, but may mean 1.234 (nothing in the table tells); if "
+        'so, say --decimal ",".',
     )
 
 
@@ -318,11 +322,20 @@ def test_a_constant_target() -> None:
         ("Price", "did you mean 'price'"),
         ("prise", "did you mean 'price'"),
         ("zzz", "it has 'size'"),
+        ("siez", r"did you mean 'size'\?"),
     ],
 )
 def test_a_missing_column_and_what_was_meant(name: str, message: str) -> None:
     with pytest.raises(TableError, match=message):
         learn_encoding(FRAME, name)
+
+
+def test_only_near_misses_are_suggested() -> None:
+    frame = pd.DataFrame({"age": [1.0, 2.0], "target": [3.0, 5.0], "size_1": 1, "size_2": 2})
+    with pytest.raises(TableError, match=r"did you mean 'target'\?$"):
+        learn_encoding(frame, "tragets")  # of which 'age' has three letters, too
+    with pytest.raises(TableError, match=r"did you mean 'size_\d' or 'size_\d'\?$"):
+        learn_encoding(frame, "size")
 
 
 def test_another_table_must_fit_the_encoding() -> None:

@@ -23,6 +23,9 @@ def from_text(tmp_path: Path, text: str, target: str = "y", **options: object) -
     return prepare(reading.frame, target, rules=rules, **options)
 
 
+CATEGORIES = "Categories become features of 0 and 1, of two the rarer only: 'c' (3)."
+
+
 def with_gaps(**gaps: list[int]) -> pd.DataFrame:
     frame = FRAME.copy()
     for name, rows in gaps.items():
@@ -41,6 +44,7 @@ def test_missing_values_are_filled_in_and_told_of() -> None:
         f"Column 'a': 6 missing values of 60 filled in with the median, {median:.6g}, and a "
         "feature tells where.",
         "Column 'c': 2 missing values of 60 filled in with the most frequent level, 'x'.",
+        CATEGORIES,
     )
     assert prepared.n_dropped == 0
 
@@ -98,7 +102,7 @@ def test_rows_without_a_target_are_left_out() -> None:
     prepared = prepare(frame, "y")
     assert len(prepared.target) == 57
     assert prepared.n_dropped == 3
-    assert prepared.lines == ("3 rows without a value of 'y' left out.",)
+    assert prepared.lines == (CATEGORIES, "3 rows without a value of 'y' left out.")
     assert "c=only here" not in prepared.encoding.feature_names
     with pytest.raises(TableError, match="9 rows with a value of 'y', but a fit needs at least 10"):
         prepare(with_gaps(y=list(range(51))), "y")
@@ -145,6 +149,7 @@ def test_text_that_differs_from_row_to_row_is_left_out() -> None:
     prepared = prepare(FRAME.assign(name=[f"n{i}" for i in range(N)]), "y")
     assert prepared.lines == (
         "Column 'name' is text that differs from row to row, an identifier: left out.",
+        CATEGORIES,
     )
 
 
@@ -152,7 +157,15 @@ def test_codes_of_which_most_are_rare_are_left_out() -> None:
     different = prepare(FRAME.assign(code=[f"{i:05d}" for i in range(N)]), "y")
     assert different.lines[0].endswith("an identifier: left out.")
     twice = prepare(FRAME.assign(code=[f"{i // 2:05d}" for i in range(N)]), "y")
-    assert twice.lines == ("Column 'code' has rare texts only: left out.",)
+    assert twice.lines == ("Column 'code' has rare texts only: left out.", CATEGORIES)
+
+
+def test_all_columns_of_categories_are_told_of_in_one_line() -> None:
+    frame = FRAME.assign(sex=["f", "m"] * 30, region=["north", "-", "south"] * 20)
+    assert prepare(frame, "y").lines == (
+        "Column 'region' has the category '-'; if that stands for missing values, say --na \"-\".",
+        "Categories become features of 0 and 1, of two the rarer only: 'c' (3), 'sex' (2).",
+    )
 
 
 @pytest.mark.parametrize("function", [np.exp, lambda y: -(y**3), lambda y: 100 * y + 3])

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import io
 from pathlib import Path
 
 import pandas as pd
@@ -142,6 +143,28 @@ def test_encodings_and_compression(
 
 
 @pytest.mark.parametrize(
+    ("usual", "written"),
+    [
+        ("cp1252", "cp1252"),
+        ("utf-16-le", "utf-16-le"),
+        ("shift_jis", "shift_jis"),
+        ("iso2022_jp", "iso2022_jp"),  # text that is ASCII at first sight
+        # Whoever fitted to one encoding may have a table in Unicode next.
+        ("cp1252", "utf-8"),
+        ("cp1252", "utf-8-sig"),
+        ("cp1252", "utf-16"),
+        ("utf-16-le", "utf-8"),
+    ],
+)
+def test_the_usual_encoding_gives_way_to_unicode(tmp_path: Path, usual: str, written: str) -> None:
+    text = "色,y\n赤,1\n" if "j" in usual else "größe €,y\nweiß,1\n"
+    path = write(tmp_path, text.encode(written), "t.csv")
+    expected = pd.read_csv(io.StringIO(text), dtype=str).to_dict("list")
+    assert read_table(path, usual=usual).to_dict("list") == expected
+    assert read_table(path, usual="cp037", encoding=written).to_dict("list") == expected
+
+
+@pytest.mark.parametrize(
     ("content", "name", "message"),
     [
         (None, "nothing.csv", "There is no file"),
@@ -154,7 +177,11 @@ def test_encodings_and_compression(
         ("a,b\n1,2\n3,4,5\n", "t.csv", "not a regular table"),
         ("a,b\n1,2\n4,5\n1,2,3,4\n", "t.csv", "not a regular table"),
         ('a,b\n1,"2\n', "t.csv", "not a regular table"),
-        (b"a,b\n1,\xff\xfe\n", "t.csv", r"not UTF-8 text \(byte 6\); name its encoding, such as"),
+        (
+            b"a,b\n1,\xff\xfe\n",
+            "t.csv",
+            r"not UTF-8 text \(byte 6\); name its encoding, such as --encoding cp1252",
+        ),
         (TEXT.encode("utf-16-le"), "t.csv", "--encoding"),
         (b"a,b\n1,\x00\n", "t.csv", "not a text file"),
         ("a,b\n1,2\n", "t.xlsx", r"its name must end in \.csv"),

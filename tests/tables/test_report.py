@@ -4,13 +4,24 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from flattest.figures.partial_dependence import n_shown
+from flattest.tables.comparison import OWN, RIDGE, Judged
 from flattest.tables.fit import fit_table
-from flattest.tables.page import interval_text, r2_text
+from flattest.tables.page import (
+    headline,
+    hidden_sentence,
+    interval_text,
+    r2_text,
+    ridge_sentence,
+    shown_candidates,
+)
 from flattest.tables.result import TableFit
 from flattest.tables.scores import Score
 
@@ -71,8 +82,11 @@ def test_the_page_is_whole_and_needs_nothing_else(fit: TableFit, folder: Path) -
     assert len(set(reader.identifiers)) == len(reader.identifiers)
     assert all(re.match(r"#|data:", reference) for reference in reader.references)
     assert not re.search(r"<(script|b|i)\b|url\(http", page)
-    for words in (TARGET, "<i>a</i>", fit.description.sentence, "boosted trees", "The formula"):
+    fitted = fit.description.sentence[1:]
+    for words in (TARGET, "<i>a</i>", fitted, "boosted trees", "As a table of a spline"):
         assert words in reader.text
+    # How well it predicts comes first.
+    assert reader.text.index(headline(fit)) < reader.text.index(fitted)
     assert page.count("<svg ") == len(fit.figures())
     # Flatness comes last, with a word on whether it counts.
     assert reader.text.index(fit.description.network) > reader.text.index("What was compared")
@@ -107,6 +121,78 @@ def test_the_formula_is_written(fit: TableFit, folder: Path) -> None:
     expected = fit.model.predictor(X)
     assert np.abs(names["predict"](X) - expected).max() <= 1e-2 * np.ptp(expected)
     assert (folder / "formula.txt").read_text(encoding="utf-8") == fit.formula.text()
+
+
+def told(
+    own: float, ridge: float, over_ridge: tuple[float, float] | None, importances: list[float]
+) -> Any:
+    """Return the part of a fit that sentences are made of."""
+    scores = {OWN: (own, (own - 0.1, own + 0.1)), RIDGE: (ridge, None)}
+    judged = {n: Judged({"test": Score(r2, 1.0, ends)}, 1.0) for n, (r2, ends) in scores.items()}
+    shown = n_shown(np.array(importances))
+    return SimpleNamespace(
+        judged=judged,
+        judged_on="40 test rows",
+        over_ridge=over_ridge,
+        model=SimpleNamespace(importances=np.array(importances)),
+        n_shown=shown,
+        n_hidden=len(importances) - shown,
+    )
+
+
+def test_whether_a_linear_model_would_do() -> None:
+    better = told(0.8, 0.6, (0.1, 0.3), [1.0])
+    assert headline(better) == (
+        "R² is 0.800 (95 % interval 0.70 to 0.90) on 40 test rows, beside 0.600 for ridge "
+        "regression."
+    )
+    assert ridge_sentence(better) == ""
+    assert ridge_sentence(told(0.8, 0.6, None, [1.0])) == ""
+    assert ridge_sentence(told(0.81, 0.8, (-0.02, 0.04), [1.0])) == (
+        "A linear model (ridge) predicts as well here, as far as these rows tell: its R² is 0.010 "
+        "less (95 % interval of what flattest gains: −0.020 to 0.040)."
+    )
+    assert ridge_sentence(told(0.83, 0.71, (-0.02, 0.2), [1.0])) == (
+        "The rows do not tell for sure whether a linear model (ridge) predicts as well: its R² is "
+        "0.120 less (95 % interval of what flattest gains: −0.020 to 0.200)."
+    )
+    assert ridge_sentence(told(0.7, 0.8, (-0.2, -0.04), [1.0])) == (
+        "A linear model (ridge) predicts better here: its R² is 0.100 greater (95 % interval of "
+        "what flattest gains: −0.200 to −0.040)."
+    )
+
+
+def test_how_much_the_directions_matter_that_are_not_shown() -> None:
+    assert hidden_sentence(told(0.8, 0.6, None, [0.9, 0.1])) == ""
+    assert hidden_sentence(told(0.8, 0.6, None, [0.993, 0.005, 0.002])) == (
+        "2 more directions, with 0.7% of the importance, are not shown."
+    )
+    assert hidden_sentence(told(0.8, 0.6, None, [1.0, 1e-5])) == (
+        "1 more direction, with less than 0.1% of the importance, is not shown."
+    )
+    assert "1 more direction, with 12.0% of" in (
+        hidden_sentence(told(0.8, 0.6, None, [0.4, 0.2, 0.15, 0.13, 0.12]))
+    )
+
+
+def test_each_kind_of_candidate_is_shown_once_and_the_one_that_counts_first() -> None:
+    table = pd.DataFrame(
+        {
+            "n_directions": [1, 1, 2, 1, 3],
+            "kernel": ["gaussian", "matern52", "gaussian", "gaussian", "linear"],
+            "additive": False,
+            "trend": False,
+            "fitted": ["directions"] * 4 + ["scale"],
+            "log_evidence": [-5.0, -4.0, -3.0, -4.5, -6.0],
+            "score": [-8.0, -7.5, -9.0, -7.0, -7.2],
+        }
+    )
+    rows = shown_candidates(table)
+    assert [(row["directions"], row["kernel"], row["score"]) for row in rows] == [
+        *((3, "linear", "−7.2"), (1, "Gaussian", "−7.0")),
+        *((1, "Matérn 5/2", "−7.5"), (2, "Gaussian", "−9.0")),
+    ]
+    assert shown_candidates(pd.DataFrame()) == []
 
 
 def test_scores_are_written_with_the_digits_that_tell() -> None:

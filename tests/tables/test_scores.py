@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
-from flattest.tables.scores import Score, interval_of_r2
+from flattest.tables.scores import Score, interval_of_difference, interval_of_r2
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
@@ -49,3 +49,28 @@ def test_many_rows_take_no_more_memory() -> None:
     y = rng.standard_normal(30_000)
     low, high = interval_of_r2(y, np.full(30_000, 0.5), rng) or (0.0, 0.0)
     assert 0.48 < low < 0.5 < high < 0.52
+
+
+def test_intervals_of_a_difference_cover_it_and_are_narrower() -> None:
+    rng = np.random.default_rng(0)
+    n, trials, covered = 100, 200, 0
+    for _ in range(trials):
+        signal, error, more = rng.standard_normal((3, n))
+        y = signal + error
+        # Errors of variances 1 and 1.04, of targets of variance 2.
+        one, other = signal, signal + 0.2 * more
+        low, high = interval_of_difference(y, one, other, rng) or (np.nan, np.nan)
+        covered += low < 0.02 < high
+        alone = interval_of_r2(y, (y - one) ** 2, rng) or (0.0, 0.0)
+        assert high - low < alone[1] - alone[0]
+    assert 0.89 <= covered / trials <= 0.99
+
+
+def test_a_difference_is_of_the_same_rows() -> None:
+    rng = np.random.default_rng(0)
+    y, f = rng.standard_normal((2, 50))
+    assert interval_of_difference(y, f, f, rng) == (0, 0)
+    assert interval_of_difference(np.ones(50), f, f, rng) is None
+    low, high = interval_of_difference(y, np.stack([y, f]), np.stack([f, f]), rng) or (0.0, 0.0)
+    gain = (1 - r2_score(y, f)) / 2  # of two repetitions, one is exact
+    assert low < gain < high

@@ -74,15 +74,16 @@ def fit(
         bool,
         typer.Option(
             "--formula",
-            help="Write a function of one or two directions as a formula too: text and Python.",
+            help="Write a function of one or two directions as a table of a spline too: text, and "
+            "Python that needs NumPy and SciPy only.",
         ),
     ] = False,
     force: Force = False,
 ) -> None:
     """Fit a few directions of the features to a table.
 
-    Says first what it makes of the columns, then what it fitted and how well that predicts beside
-    ridge regression and boosted trees. Writes the model, a report (HTML, JSON) and figures (PNG,
+    Says first what it makes of the columns, then how well the fit predicts beside ridge regression
+    and boosted trees, and what it is. Writes the model, a report (HTML, JSON) and figures (PNG,
     SVG) into --out, all or nothing.
     """
     from flattest.files import check_output_folder, output_folder
@@ -102,6 +103,7 @@ def fit(
         rules=Rules(tuple(categorical or ()), decimal, reading.separator, reading.missing),
         missing=missing_policy(missing, drop_missing) or "fill",
         na=na,
+        text_encoding=encoding,
     )
     for line in prepared.lines:
         typer.echo(line, err=True)
@@ -132,5 +134,7 @@ def fit(
     if result.formula is not None:
         if len(result.formula.directions) == 1:
             console.print(result.formula.text(), markup=False, highlight=False)
-        console.print(f"Formula: [bold]{out / 'formula.txt'}[/], [bold]{out / 'formula.py'}[/]")
+        console.print(
+            f"Table of the spline: [bold]{out / 'formula.txt'}[/], [bold]{out / 'formula.py'}[/]"
+        )
     console.print(f"Model, report.html and figures: [bold]{out}[/]")

@@ -1,4 +1,4 @@
-"""What is printed of a fit: what it is, how well it predicts, on what it depends; flatness last."""
+"""What is printed of a fit: how well it predicts, what it is, on what it depends; flatness last."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ def fit_summary(fit: TableFit, *, brief: bool = False) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from flattest.tables.page import coverage_sentence
+    from flattest.tables.page import coverage_sentence, ridge_sentence
     from flattest.wording import count
 
     words = fit.description
-    parts: list[RenderableType] = [Text(words.sentence, style="bold")]
-    parts.append(Text(words.noise))
-    parts.append(_quality(fit))
+    parts: list[RenderableType] = [_quality(fit)]
+    if ridge := ridge_sentence(fit):
+        parts.append(Text(ridge, style="bold"))
     if coverage := coverage_sentence(fit):
         parts.append(Text(coverage))
     if not brief and not fit.cross_validated and sum(fit.n_rows.values()) < _FEW_ROWS:
         parts.append(Text("The test rows are few: --cv judges by all rows.", style="dim"))
+    parts += [Text(""), Text(words.sentence, style="bold")]
+    parts += [Text(words.noise)] if words.noise else []
     parts.append(Text(""))
     if brief:
         return Group(*parts)
@@ -58,7 +60,8 @@ def fit_summary(fit: TableFit, *, brief: bool = False) -> RenderableType:
     if fit.n_dropped:
         parts.append(Text(f"{count(fit.n_dropped, 'row')} without all values left out."))
     if fit.unused:
-        parts.append(Text(f"Columns not used: {', '.join(fit.unused)}."))
+        unused = ", ".join(repr(name) for name in fit.unused)
+        parts.append(Text(f"Columns not used: {unused}."))
     parts += [Text(f"Note: {note}", style="yellow") for note in fit.notes]
     parts += [_flatness(fit), Text(words.network), Text("")]
     return Group(*parts)
@@ -84,15 +87,15 @@ def _directions(fit: TableFit) -> Table:
     from rich.text import Text
 
     from flattest.commands.terminal import new_table
+    from flattest.tables.page import hidden_sentence
     from flattest.wording import count
 
     d, k, model = len(fit.feature_names), fit.n_shown, fit.model
     if fit.description.all_matter:
         title = "All features matter; predictions vary most along these directions"
     else:
-        title = f"{count(k, 'direction')} of {d} features"
-    rest = f"{count(fit.n_hidden, 'direction')} of less importance" if fit.n_hidden else ""
-    table = new_table(title, "", caption=rest)
+        title = f"{count(k, 'leading direction')} of {count(d, 'feature')}"
+    table = new_table(title, "", caption=hidden_sentence(fit))
     table.add_column("importance", justify="right")
     table.add_column("weights per standard deviation", ratio=1)
     for index in range(k):

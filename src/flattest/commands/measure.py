@@ -169,7 +169,7 @@ def _measure_fit(
 
     learnt = load_encoding(model)
     learnt = learnt.with_target(target or learnt.target)
-    rows = read_table(table, na=learnt.na, encoding=encoding)
+    rows = read_table(table, na=learnt.na, encoding=encoding, usual=learnt.text_encoding)
     response = learnt.target_values(rows)
     encoded = learnt.encode(rows)
     for remark in encoded.remarks:

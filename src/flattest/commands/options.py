@@ -32,8 +32,8 @@ TextEncoding = Annotated[
     typer.Option(
         "--encoding",
         metavar="NAME",
-        help="The encoding of a text file, such as latin-1; by default UTF-8, or as its "
-        "byte-order mark says.",
+        help="The encoding of a text file, such as cp1252; by default UTF-8, as its byte-order "
+        "mark says, or for a fit's further tables as in the fit.",
     ),
 ]
 Executor = Annotated[

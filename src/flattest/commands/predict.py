@@ -82,7 +82,7 @@ def predict(
     learnt = load_encoding(model)
     policy = missing_policy(missing, drop_missing) or learnt.missing
     learnt = replace(learnt, missing="refuse" if policy == "refuse" else "fill")
-    frame = read_table(table, na=learnt.na, encoding=encoding)
+    frame = read_table(table, na=learnt.na, encoding=encoding, usual=learnt.text_encoding)
     require_columns(frame, identifier or (), option="--id")
     repeated = list(frame.columns) if input_columns else list(dict.fromkeys(identifier or ()))
     level = _USUAL_LEVEL if intervals and level is None else level

@@ -26,6 +26,7 @@ from flattest.regression.formula import Formula, formula_of
 from flattest.regression.predictor import Predictor
 from flattest.regression.smooth_link import tabulated
 from flattest.regression.training_data import Rows, with_bias
+from flattest.regression.unreadable import naming_the_encoder
 from flattest.regression.variation import Variation
 from flattest.two_layer.measuring import measure
 from flattest.validation import (
@@ -252,7 +253,8 @@ class MultiIndexRegressor(
         Parameters
         ----------
         X : array_like or sparse matrix of shape (n, d)
-            The features. Sparse ones are converted, up to 2**27 entries (1 GiB).
+            The features. Sparse ones are converted, up to 2**27 entries (1 GiB). Of a table with
+            text or gaps, `TableEncoder` makes features.
         y : array_like of shape (n,)
             The targets.
         sample_weight : array_like of shape (n,), optional
@@ -310,16 +312,17 @@ class MultiIndexRegressor(
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Check features, targets and weights as scikit-learn does, and their sizes."""
         X, y = _without_graph(X), _without_graph(y)
-        X, y = validate_data(
-            self,
-            *(X, y),
-            accept_sparse="csr",
-            dtype=np.float64,
-            y_numeric=True,
-            ensure_min_samples=2,
-        )
+        with naming_the_encoder(X, y):
+            X, y = validate_data(
+                self,
+                *(X, y),
+                accept_sparse="csr",
+                dtype=np.float64,
+                y_numeric=True,
+                ensure_min_samples=2,
+            )
+            y = y.astype(np.float64)
         X = _dense(X)
-        y = y.astype(np.float64)
         check_range(X, "X")
         check_range(y, "y")
         return X, y, settings.check_weights(_without_graph(sample_weight), len(y))
@@ -579,7 +582,9 @@ class MultiIndexRegressor(
         """Check features to predict from."""
         check_is_fitted(self)
         X = _without_graph(X)
-        return _dense(validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False))
+        with naming_the_encoder(X):
+            X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        return _dense(X)
 
     @property
     def _n_features_out(self) -> int:

@@ -11,9 +11,16 @@ import pandas as pd
 from jaxtyping import Bool
 
 from flattest.tables.cells import Cells
-from flattest.tables.columns import CategoryColumn, Column, DateColumn, MeasuredColumn
+from flattest.tables.columns import (
+    CategoryColumn,
+    Column,
+    DateColumn,
+    MeasuredColumn,
+    NumberColumn,
+)
 from flattest.tables.dates import CLOCK
-from flattest.tables.faults import Faults, TableError
+from flattest.tables.decimals import Marks
+from flattest.tables.faults import Faults, TableError, listed
 from flattest.tables.learning import Rules, has_leading_zeros, learn_column
 from flattest.tables.missing import gaps_message
 from flattest.tables.suspicions import is_index, names_rows
@@ -37,18 +44,21 @@ class Chosen(NamedTuple):
         The columns without use.
     lines : tuple of str
         One sentence for each column with which something was done that is not plain.
+    doubts : tuple of str
+        One sentence for each column that may be meant otherwise than it is read.
     """
 
     columns: tuple[Column, ...]
     left_out: tuple[str, ...]
     lines: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def choose_columns(
     frame: pd.DataFrame,
     cells: Mapping[str, Cells],
     rules: Rules,
-    mark: str | None,
+    marks: Marks,
     missing: str,
 ) -> Chosen:
     """Choose the columns that serve as features, and learn what they mean.
@@ -61,8 +71,8 @@ def choose_columns(
         The columns to choose from.
     rules : Rules
         What the user says of them.
-    mark : str or None
-        The decimal mark of the table, where it is known.
+    marks : Marks
+        What is known of the table's decimal marks.
     missing : {"fill", "refuse"}
         What is to be done with missing values.
 
@@ -79,7 +89,10 @@ def choose_columns(
     """
     faults = Faults()
     columns: list[Column] = []
-    left_out, lines = [], []
+    left_out: list[str] = []
+    lines: list[str] = []
+    doubts: list[str] = []
+    plain: list[str] = []  # columns of categories of which there is nothing more to say
     gaps: dict[str, Bool[np.ndarray, " n"]] = {}
     patterns: set[bytes] = set()  # a gap that another column's tells already tells nothing
     for name, column_cells in cells.items():
@@ -88,7 +101,7 @@ def choose_columns(
             lines.append(f"Column {name!r} {reason}: left out.")
             continue
         with faults.collected():
-            column, line = learn_column(column_cells, rules, mark)
+            column, line = learn_column(column_cells, rules, marks)
             empty = column.encode_cells(column_cells).gaps
             n_gaps, n = int(empty.sum()), len(empty)
             pattern = np.packbits(empty).tobytes()
@@ -105,14 +118,20 @@ def choose_columns(
             columns.append(column)
             if isinstance(column, DateColumn):
                 line = _dated(column)
-            lines += [line] if line else []
+            doubtful = isinstance(column, NumberColumn) and marks.is_doubtful(column_cells)
+            (doubts if doubtful else lines).extend([line] if line else [])
+            if isinstance(column, CategoryColumn) and not line:
+                plain.append(f"{name!r} ({len(column.levels)})")
             if n_gaps and missing == "fill":
                 lines.append(_filled(column, n_gaps, n, (rules.missing or {}).get(name, {})))
     if gaps and missing == "refuse":
         with faults.collected():
             raise TableError(gaps_message(gaps))
+    if plain:
+        shown = listed(plain, quote=False)
+        lines.append(f"Categories become features of 0 and 1, of two the rarer only: {shown}.")
     faults.raise_any()
-    return Chosen(tuple(columns), tuple(left_out), tuple(lines))
+    return Chosen(tuple(columns), tuple(left_out), tuple(lines), tuple(doubts))
 
 
 def _useless(cells: Cells, frame: pd.DataFrame, rules: Rules) -> str:
@@ -134,7 +153,7 @@ def _is_categories(cells: Cells, rules: Rules) -> bool:
     if cells.marks and not has_leading_zeros(cells.different):
         return False
     try:
-        return isinstance(learn_column(cells, rules, None)[0], CategoryColumn)
+        return isinstance(learn_column(cells, rules, Marks())[0], CategoryColumn)
     except TableError:
         return False  # said when the column is learnt
 

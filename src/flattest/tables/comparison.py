@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from flattest.progress import progress_bar
 from flattest.regression.regressor import MultiIndexRegressor
-from flattest.tables.scores import Score
+from flattest.tables.scores import Score, interval_of_difference
 
 FOLDS, REPEATS = 5, 2
 """Of a cross-validation."""
@@ -89,6 +89,8 @@ class Comparison(NamedTuple):
         The ends of 90 % intervals for these, where there are any.
     coverage : float or None
         The share of the rows judged on that lie in them, over all repetitions.
+    over_ridge : tuple of float, or None
+        A 95 % interval of how much greater R squared is than that of ridge regression.
     notes : tuple of str
         What the fits warned of.
     """
@@ -101,6 +103,7 @@ class Comparison(NamedTuple):
     predicted: Float[np.ndarray, " test"]
     interval: Interval | None
     coverage: float | None
+    over_ridge: tuple[float, float] | None
     notes: tuple[str, ...]
 
 
@@ -189,6 +192,7 @@ def hold_out(
         predicted=predicted[OWN],
         interval=interval,
         coverage=_coverage(y[test], interval),
+        over_ridge=_over_ridge(y[test], predicted, random_state),
         notes=trials[OWN].notes,
     )
 
@@ -256,6 +260,7 @@ def cross_validate(
         predicted=predicted[OWN][0],
         interval=(ends[0, 0], ends[1, 0]) if whole else None,
         coverage=_coverage(y, (ends[0], ends[1])) if whole else None,
+        over_ridge=_over_ridge(y, predicted, random_state),
         notes=(*own.notes, *(f"In a fold of the cross-validation: {note}" for note in others)),
     )
 
@@ -297,3 +302,12 @@ def _coverage(true: Float[np.ndarray, " n"], interval: Interval | None) -> float
         return None
     low, high = interval
     return float(((low <= true) & (true <= high)).mean())
+
+
+def _over_ridge(
+    true: Float[np.ndarray, " n"], predicted: Mapping[str, np.ndarray], random_state: int
+) -> tuple[float, float] | None:
+    if RIDGE not in predicted:
+        return None
+    rng = np.random.default_rng(random_state)
+    return interval_of_difference(true, predicted[OWN], predicted[RIDGE], rng)

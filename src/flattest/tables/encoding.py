@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float
 
 from flattest.tables.cells import Cells
 from flattest.tables.choosing import Chosen, choose_columns
-from flattest.tables.columns import Column, MeasuredColumn, column_of
+from flattest.tables.columns import Column, MeasuredColumn, NumberColumn, column_of
+from flattest.tables.decimals import Marks
 from flattest.tables.faults import Faults, TableError, listed
-from flattest.tables.learning import Rules, decimal_mark, learn_measured, refuse_mixture
+from flattest.tables.learning import Rules, learn_measured, marks_of, refuse_mixture
 from flattest.tables.missing import gaps_message
 from flattest.tables.reading import require_columns
 from flattest.wording import count
@@ -56,6 +57,8 @@ class Encoding:
         What is done with missing values in features.
     na : tuple of str or None
         The words for missing values in text files, where they are not the usual ones.
+    text_encoding : str or None
+        The character encoding of the training table, where the user named one.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Encoding:
     response: MeasuredColumn
     missing: str = "fill"
     na: tuple[str, ...] | None = None
+    text_encoding: str | None = None
 
     @property
     def target(self) -> str:
@@ -157,6 +161,7 @@ class Encoding:
             "response": self.response.to_dict(),
             "missing": self.missing,
             "na": self.na,
+            "text_encoding": self.text_encoding,
         }
 
     @classmethod
@@ -182,7 +187,11 @@ class Encoding:
         response, na = column_of(values["response"]), values["na"]
         if not isinstance(response, MeasuredColumn):
             raise ValueError("the target is no number")
-        return cls(columns, response, str(values["missing"]), None if na is None else tuple(na))
+        return cls(
+            *(columns, response, str(values["missing"])),
+            na=None if na is None else tuple(na),
+            text_encoding=values.get("text_encoding"),  # older files have none
+        )
 
 
 def encode(
@@ -322,13 +331,13 @@ def learn(
         if name not in set(ignore) or name == target:
             with faults.collected():
                 cells[name] = Cells.of(frame[name])
-    mark = decimal_mark(cells, rules)
+    marks = marks_of(cells, rules)
     response: MeasuredColumn | None = None
     chosen = Chosen((), (), ())
     line = ""
     if target in cells:
         with faults.collected():
-            response, line = _learn_response(cells[target], rules, mark)
+            response, line = _learn_response(cells[target], rules, marks)
     if response is not None:
         present = ~np.isnan(response.read_cells(cells[target]))
         if not present.all():
@@ -336,7 +345,7 @@ def learn(
             cells = {name: Cells.of(frame[name]) for name in cells}
     with faults.collected():
         features = {name: cells[name] for name in names if name in cells}
-        chosen = choose_columns(frame, features, rules, mark, missing)
+        chosen = choose_columns(frame, features, rules, marks, missing)
     faults.raise_any()
     assert response is not None
     if not chosen.columns:
@@ -345,16 +354,19 @@ def learn(
             f"No column beside the target {target!r} varies, so there is nothing to learn from"
             f"{': ' if why else ''}{why}."
         )
-    lines = (line, *chosen.lines) if line else chosen.lines
-    return Encoding(chosen.columns, response, missing), chosen._replace(lines=lines), cells
+    if line and isinstance(response, NumberColumn) and marks.is_doubtful(cells[target]):
+        chosen = chosen._replace(doubts=(line, *chosen.doubts))
+    elif line:
+        chosen = chosen._replace(lines=(line, *chosen.lines))
+    return Encoding(chosen.columns, response, missing), chosen, cells
 
 
-def _learn_response(cells: Cells, rules: Rules, mark: str | None) -> tuple[MeasuredColumn, str]:
+def _learn_response(cells: Cells, rules: Rules, marks: Marks) -> tuple[MeasuredColumn, str]:
     """Learn how to read the column to be predicted, and what is to be said of it."""
     target = str(cells.values.name)
     if cells.values.isna().all():
         raise TableError(f"The target {target!r} has no values.")
-    learnt = None if cells.kind == "name" else learn_measured(cells, rules, mark, codes=True)
+    learnt = None if cells.kind == "name" else learn_measured(cells, rules, marks, codes=True)
     if learnt is None:
         refuse_mixture(cells)
         shown = str(cells.values.dropna().iloc[0])

@@ -136,6 +136,7 @@ def fit_prepared(
         judged=found.judged,
         cross_validated=cv,
         coverage=found.coverage,
+        over_ridge=found.over_ridge,
         values={
             "training": (y[found.train], found.fitted),
             "test": (y[found.test], found.predicted),

@@ -27,6 +27,7 @@ from flattest.tables.columns import (
     row_number,
 )
 from flattest.tables.dates import dates, format_of
+from flattest.tables.decimals import OPTION, Marks
 from flattest.tables.faults import TableError, listed
 
 MOST_LEVELS = 50
@@ -34,6 +35,7 @@ MOST_LEVELS = 50
 FEWEST_ROWS_OF_A_LEVEL = 3
 """Rarer levels are not told apart where there are many."""
 _FEW_MIXED = 20  # different cells that may be levels although some of them are numbers
+_DASHES = ("-", "--", "–", "—", ".", "?")  # of people who have nothing to write
 _SPANS = {"year": 730.0, "week": 28.0, "day": 2.0}  # days from which on a period counts
 
 
@@ -46,21 +48,25 @@ class Rules:
     categorical : tuple of str
         Columns that hold names, even if these look like numbers.
     decimal : {".", ","} or None
-        The decimal mark where a column can be read with either; None to decide by its neighbours.
-    separator : str
-        What separates the cells of the file: where it is no comma, commas may be decimal ones.
+        The decimal mark where a column can be read with either; None to decide by what it holds,
+        and by its neighbours.
+    separator : str or None
+        What separates the cells of the file; None where that is not known.
     missing : dict of str to dict
         How missing values were written in the file, by column; to be told of.
+    decimal_option : str
+        How the user says `decimal`, for messages.
     """
 
     categorical: tuple[str, ...] = ()
     decimal: str | None = None
-    separator: str = ","
+    separator: str | None = None
     missing: Mapping[str, Mapping[str, int]] | None = None
+    decimal_option: str = OPTION
 
 
-def decimal_mark(cells: Mapping[str, Cells], rules: Rules) -> str | None:
-    """Find the decimal mark of a table: the one in columns that can be read in one way only.
+def marks_of(cells: Mapping[str, Cells], rules: Rules) -> Marks:
+    """Return what the columns of a table, and the user, tell of its decimal marks.
 
     Parameters
     ----------
@@ -71,20 +77,16 @@ def decimal_mark(cells: Mapping[str, Cells], rules: Rules) -> str | None:
 
     Returns
     -------
-    str or None
-        None where no column tells, or columns disagree.
+    Marks
+        What is known.
     """
-    if rules.decimal is not None:
-        return rules.decimal
-    found = set()
-    for column in cells.values():
-        if column.kind == "text" and len(column.marks) == 1:
-            found |= {mark for mark in column.marks if _has(column.different, mark)}
-    return found.pop() if len(found) == 1 else None
+    return Marks.of_table(
+        cells, decimal=rules.decimal, separator=rules.separator, option=rules.decimal_option
+    )
 
 
 def learn_measured(
-    cells: Cells, rules: Rules, mark: str | None, *, codes: bool = False
+    cells: Cells, rules: Rules, marks: Marks, *, codes: bool = False
 ) -> tuple[MeasuredColumn, str] | None:
     """Learn a column of numbers, truth values or dates.
 
@@ -94,8 +96,8 @@ def learn_measured(
         The column.
     rules : Rules
         What the user says.
-    mark : str or None
-        The decimal mark of the table, where it is known.
+    marks : Marks
+        What is known of the table's decimal marks.
     codes : bool
         Whether whole numbers with leading zeros are numbers all the same.
 
@@ -128,9 +130,9 @@ def learn_measured(
     elif has_leading_zeros(texts) and not codes:
         return None
     elif cells.marks:
-        chosen = _chosen(cells, rules, mark)
-        column = NumberColumn(name, mark=chosen, unit=cells.marks[chosen])
-        line = _said(cells, chosen, column.unit)
+        mark = marks.of_column(cells)
+        column = NumberColumn(name, mark=mark, unit=cells.marks[mark])
+        line = marks.said(cells, column.unit)
     elif form := format_of(texts, name):
         column = DateColumn(name, form=form)
     else:
@@ -138,12 +140,12 @@ def learn_measured(
     return _with_range(column, column.read_cells(cells)), line
 
 
-def learn_column(cells: Cells, rules: Rules, mark: str | None) -> tuple[Column, str]:
+def learn_column(cells: Cells, rules: Rules, marks: Marks) -> tuple[Column, str]:
     """Learn a column of any kind.
 
     Parameters
     ----------
-    cells, rules, mark : object
+    cells, rules, marks : object
         As for :func:`learn_measured`.
 
     Returns
@@ -161,7 +163,7 @@ def learn_column(cells: Cells, rules: Rules, mark: str | None) -> tuple[Column, 
     name = str(cells.values.name)
     if name in rules.categorical or cells.kind == "name":
         return _learn_categories(cells, numeric=cells.kind != "name" and _are_numbers(cells))
-    learnt = learn_measured(cells, rules, mark)
+    learnt = learn_measured(cells, rules, marks)
     if learnt is not None:
         return learnt
     _refuse_currencies(cells)
@@ -175,6 +177,12 @@ def learn_column(cells: Cells, rules: Rules, mark: str | None) -> tuple[Column, 
         line = (
             f"Column {name!r} holds numbers and text ({listed(texts, most=4)}): taken as "
             f"{len(texts)} categories."
+        )
+    elif not line and (marks_of_gaps := [text for text in texts if text in _DASHES]):
+        word = marks_of_gaps[0]
+        line = (
+            f"Column {name!r} has the category {word!r}; if that stands for missing values, say "
+            f'--na "{word}".'
         )
     return column, line
 
@@ -198,40 +206,6 @@ def _is_number(text: str) -> bool:
     """Tell numbers, alone or with the sign of a currency or a per cent, from other text."""
     found = (parse_number(text, mark) for mark in ".,")
     return any(number is not None and not number.unit.isalpha() for number in found)
-
-
-def _has(texts: Sequence[str], character: str) -> bool:
-    return any(character in text for text in texts)
-
-
-def _chosen(cells: Cells, rules: Rules, mark: str | None) -> str:
-    """Choose one of the decimal marks with which a column can be read."""
-    texts = cells.different
-    if len(cells.marks) == 1:
-        return next(iter(cells.marks))
-    commas = _has(texts, ",")
-    if not commas and not _has(texts, "."):
-        return mark or "."
-    # Digits in threes behind points are thousands only where commas may be decimal marks.
-    if mark is not None and (commas or rules.decimal or rules.separator != ","):
-        return mark
-    return "," if commas and rules.separator == ";" else "."
-
-
-def _said(cells: Cells, mark: str, unit: str) -> str:
-    """Say how numbers are read that are not written plainly."""
-    texts = cells.values[cells.values.isin(cells.different)]
-    same = cells.plain == cells.numbers(mark, unit)
-    odd = texts[~same[cells.values.isin(cells.different).to_numpy()]]
-    if not len(odd):
-        return ""
-    both = [(other, parse_number(odd.iloc[0], other)) for other in ".,"]
-    values = {other: number.value for other, number in both if number is not None}
-    line = f"Column {cells.values.name!r}: {odd.iloc[0]!r} is read as {values[mark]:.10g}"
-    if len(set(values.values())) > 1:
-        other = "," if mark == "." else "."
-        return f'{line}; if that is wrong, say --decimal "{other}".'
-    return f"{line}."
 
 
 def _with_range(column: MeasuredColumn, numbers: Float[np.ndarray, " n"]) -> MeasuredColumn:

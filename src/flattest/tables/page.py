@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from flattest import pages
 from flattest._version import __version__
-from flattest.tables.comparison import INTERVAL_LEVEL
+from flattest.tables.comparison import INTERVAL_LEVEL, OWN, RIDGE
 from flattest.tables.description import KERNELS
 from flattest.wording import number
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from flattest.tables.result import TableFit
     from flattest.tables.scores import Score
 
@@ -48,10 +50,15 @@ def page(fit: TableFit, svgs: Mapping[str, str]) -> str:
         fit=fit,
         words=fit.description,
         figures={name: pages.inline(svg, name) for name, svg in svgs.items()},
+        headline=headline(fit),
+        ridge=ridge_sentence(fit),
         coverage=coverage_sentence(fit),
+        hidden=hidden_sentence(fit),
         directions=[_heaviest(fit, index) for index in range(fit.n_shown)],
         importances=[(names[i], f"{importances[i]:.1%}") for i in order[:_MOST_FEATURES]],
-        candidates=[_candidate(row) for row in fit.candidates.to_dict("records")],
+        unused=", ".join(repr(name) for name in fit.unused),
+        compared_for=fit.description.noises[0]["target"] if fit.description.noises else "",
+        candidates=shown_candidates(fit.candidates),
         interval=interval_text,
         number=number,
         r2=r2_text,
@@ -113,6 +120,58 @@ def interval_text(score: Score) -> str:
     return f"{low} to {high}"
 
 
+def headline(fit: TableFit) -> str:
+    """Say how well a fit predicts, in one sentence.
+
+    Parameters
+    ----------
+    fit : TableFit
+        The fit.
+
+    Returns
+    -------
+    str
+        Its R squared beside those of the others.
+    """
+    own, *others = fit.judged.items()
+    interval = interval_text(own[1].scores["test"])
+    shown = f" (95 % interval {interval})" if interval else ""
+    beside = [f"{r2_text(judged.scores['test'].r2)} for {name}" for name, judged in others]
+    return (
+        f"R² is {r2_text(own[1].scores['test'].r2)}{shown} on {fit.judged_on}, beside "
+        f"{' and '.join(beside)}."
+    )
+
+
+def ridge_sentence(fit: TableFit) -> str:
+    """Say whether a linear model would do.
+
+    Parameters
+    ----------
+    fit : TableFit
+        The fit.
+
+    Returns
+    -------
+    str
+        A sentence; empty where a linear model is clearly worse, or too few values differ to tell.
+    """
+    if fit.over_ridge is None or fit.over_ridge[0] > 0:
+        return ""
+    low, high = fit.over_ridge
+    less = fit.judged[OWN].scores["test"].r2 - fit.judged[RIDGE].scores["test"].r2
+    if high < 0:
+        told = "A linear model (ridge) predicts better here"
+    elif less <= (high - low) / 4:  # about a standard error
+        told = "A linear model (ridge) predicts as well here, as far as these rows tell"
+    else:
+        told = "The rows do not tell for sure whether a linear model (ridge) predicts as well"
+    return (
+        f"{told}: its R² is {_rounded(abs(less), 3)} {'less' if less > 0 else 'greater'} (95 % "
+        f"interval of what flattest gains: {_rounded(low, 3)} to {_rounded(high, 3)})."
+    )
+
+
 def coverage_sentence(fit: TableFit) -> str:
     """Say how many rows that the fit had not seen lie in their intervals.
 
@@ -131,6 +190,28 @@ def coverage_sentence(fit: TableFit) -> str:
     return f"{INTERVAL_LEVEL:.0%} intervals cover {fit.coverage:.0%} of {fit.judged_on}."
 
 
+def hidden_sentence(fit: TableFit) -> str:
+    """Say what is not shown of the directions.
+
+    Parameters
+    ----------
+    fit : TableFit
+        The fit.
+
+    Returns
+    -------
+    str
+        A sentence, empty where all are shown.
+    """
+    if not fit.n_hidden:
+        return ""
+    share = float(fit.model.importances[fit.n_shown :].sum())
+    text = f"{share:.1%}" if share >= 0.0005 else "less than 0.1%"
+    if fit.n_hidden == 1:
+        return f"1 more direction, with {text} of the importance, is not shown."
+    return f"{fit.n_hidden} more directions, with {text} of the importance, are not shown."
+
+
 def _heaviest(fit: TableFit, index: int) -> dict[str, Any]:
     """Return a direction's features of the largest weights."""
     loading, direction = fit.model.loadings[index], fit.model.directions[index]
@@ -146,8 +227,34 @@ def _heaviest(fit: TableFit, index: int) -> dict[str, Any]:
     }
 
 
+def shown_candidates(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Write the processes that were compared, each kind once.
+
+    Some are fitted several times, first roughly and then to the end: of these the best is shown.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `MultiIndexRegressor.candidates_`.
+
+    Returns
+    -------
+    list of dict
+        The one that counts most, then the others by their scores.
+    """
+    records = table.to_dict("records")
+    shown: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records[-1:] + sorted(records[:-1], key=lambda record: -record["score"]):
+        row = _candidate(record)
+        shown.setdefault(_kind(row), row)
+    return list(shown.values())
+
+
+def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("directions", "kernel", "form", "fitted"))
+
+
 def _candidate(row: dict[Any, Any]) -> dict[str, Any]:
-    """Write a process that was compared, for people."""
     kernel = KERNELS.get(row["kernel"], row["kernel"])
     form = "sum of functions of one direction each" if row["additive"] else "function"
     return {

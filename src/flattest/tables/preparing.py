@@ -64,6 +64,7 @@ def prepare(
     rules: Rules | None = None,
     missing: str = "fill",
     na: Sequence[str] | None = None,
+    text_encoding: str | None = None,
 ) -> Prepared:
     """Turn a training table into numbers.
 
@@ -82,6 +83,8 @@ def prepare(
         level, and an indicator where there are enough of them), refused, or their rows left out.
     na : sequence of str, optional
         The words for missing values with which the file was read, to be remembered.
+    text_encoding : str, optional
+        The character encoding with which it was read, to be remembered.
 
     Returns
     -------
@@ -124,13 +127,15 @@ def prepare(
     check_varies(y, target)
     features = [column.encode_cells(cells[column.name]).matrix for column in encoding.columns]
     return Prepared(
-        encoding=replace(encoding, na=None if na is None else tuple(na)),
+        encoding=replace(
+            encoding, na=None if na is None else tuple(na), text_encoding=text_encoding
+        ),
         features=np.hstack(features),
         target=y,
         unused=tuple(ignore) + chosen.left_out,
         n_dropped=len(frame) - len(complete),
         lines=(*chosen.lines, *said),
-        warnings=_warnings(encoding.columns, cells, features, y),
+        warnings=(*chosen.doubts, *_warnings(encoding.columns, cells, features, y)),
     )
 
 

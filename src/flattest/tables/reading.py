@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -38,7 +38,11 @@ class Reading(NamedTuple):
 
 
 def read_file(
-    path: str | os.PathLike[str], *, na: Sequence[str] | None = None, encoding: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    na: Sequence[str] | None = None,
+    encoding: str | None = None,
+    usual: str | None = None,
 ) -> Reading:
     r"""Read a CSV or Parquet file, and say how it is written.
 
@@ -52,6 +56,9 @@ def read_file(
         Words for missing values, in place of the usual ones.
     encoding : str, optional
         The character encoding. By default that of a byte-order mark, UTF-8 without one.
+    usual : str, optional
+        The encoding in place of UTF-8 where the text does not show that it is UTF-8: that of the
+        table that a model was fitted to.
 
     Returns
     -------
@@ -92,7 +99,7 @@ def read_file(
     if not content.strip():
         raise TableError(f"{_quoted(source)} is empty.")
     if kind == "csv":
-        text = decode(content, source, encoding)
+        text = decode(content, source, encoding, usual=usual)
         if not text.strip():
             raise TableError(f"{_quoted(source)} is empty.")
         reading = Reading(*parse_delimited(text, source, na))
@@ -104,13 +111,17 @@ def read_file(
 
 
 def read_table(
-    path: str | os.PathLike[str], *, na: Sequence[str] | None = None, encoding: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    na: Sequence[str] | None = None,
+    encoding: str | None = None,
+    usual: str | None = None,
 ) -> pd.DataFrame:
     r"""Read a CSV or Parquet file.
 
     Parameters
     ----------
-    path, na, encoding : object
+    path, na, encoding, usual : object
         As for :func:`read_file`.
 
     Returns
@@ -135,7 +146,7 @@ def read_table(
     ...     read_table(file).to_dict("records")
     [{'height': '1.5', 'colour': 'red'}]
     """
-    return read_file(path, na=na, encoding=encoding).frame
+    return read_file(path, na=na, encoding=encoding, usual=usual).frame
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], option: str = "") -> None:
@@ -167,12 +178,19 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], option: str = "")
     missing = [name for name in names if name not in frame.columns]
     if not missing:
         return
-    close = difflib.get_close_matches(missing[0].casefold(), known, n=2, cutoff=0.6)
+    close = _close(missing[0].casefold(), known)
     suggested = " or ".join(repr(known[name]) for name in close)
     advice = f"did you mean {suggested}?" if close else f"it has {listed(known.values())}."
     named = f" ({option})" if option else ""
     noun = "columns" if len(missing) > 1 else "column"
     raise TableError(f"The table has no {noun} {listed(missing)}{named}; {advice}")
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    """Return the most similar name, and another one that is nearly as similar."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    ratios = [difflib.SequenceMatcher(None, each, name).ratio() for each in close]
+    return [each for each, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.1]
 
 
 def _parse_parquet(content: bytes, source: Path) -> pd.DataFrame:

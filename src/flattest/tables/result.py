@@ -50,6 +50,8 @@ class TableFit:
         Whether that was judged by cross-validation on all rows, and not on rows kept for the test.
     coverage : float or None
         The share of rows not seen that lie in their 90 % intervals; None where a network predicts.
+    over_ridge : tuple of float, or None
+        A 95 % interval of how much greater R squared is than that of ridge regression.
     values : dict of str to (true, predicted)
         Target and predictions, ``"training"`` and ``"test"``.
     interval : tuple of ndarray, or None
@@ -89,6 +91,7 @@ class TableFit:
     judged: dict[str, Judged]
     cross_validated: bool
     coverage: float | None
+    over_ridge: tuple[float, float] | None
     values: dict[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]
     interval: tuple[Float[np.ndarray, " test"], Float[np.ndarray, " test"]] | None
     feature_importances: Float[np.ndarray, " d"]
@@ -177,6 +180,7 @@ class TableFit:
             "rows": {**self.n_rows, "dropped": self.n_dropped},
             "judged_on": self.judged_on,
             **scores,
+            "r2_over_ridge_interval": None if self.over_ridge is None else list(self.over_ridge),
             "intervals": {"level": INTERVAL_LEVEL, "coverage": self.coverage},
             "seconds": {name: judged.seconds for name, judged in self.judged.items()},
             "kernel": words.kernel or None,

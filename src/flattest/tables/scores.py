@@ -120,3 +120,43 @@ def interval_of_r2(
         return None
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def interval_of_difference(
+    true: Float[np.ndarray, " n"],
+    one: Float[np.ndarray, "*r n"],
+    other: Float[np.ndarray, "*r n"],
+    rng: np.random.Generator,
+) -> tuple[float, float] | None:
+    """Return a 95 % interval of how much greater the R squared of one prediction is.
+
+    Both are compared on the same rows drawn, since what is hard to predict is so for both: their
+    own intervals may overlap where the difference is clear.
+
+    Parameters
+    ----------
+    true : ndarray of shape (n,)
+        True values.
+    one, other : ndarray of shape (n,) or (r, n)
+        The predictions; of several, squared errors are averaged.
+    rng : numpy.random.Generator
+        Draws the rows.
+
+    Returns
+    -------
+    tuple of float, or None
+        The ends; None where so few values differ that none can be given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flattest.tables.scores import interval_of_difference
+    >>> rng = np.random.default_rng(0)
+    >>> y, noise = rng.standard_normal((2, 400))
+    >>> low, high = interval_of_difference(y, y + 0.1 * noise, y + 0.5 * noise, rng)
+    >>> low < 0.24 < high  # R squared of 0.99 and of 0.75
+    True
+    """
+    squares = [np.square(true - each).reshape(-1, len(true)).mean(axis=0) for each in (one, other)]
+    found = interval_of_r2(true, squares[0] - squares[1], rng)
+    return None if found is None else (found[0] - 1, found[1] - 1)

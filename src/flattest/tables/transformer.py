@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from flattest.tables.cells import Cells
 from flattest.tables.choosing import choose_columns
 from flattest.tables.encoding import encode
 from flattest.tables.faults import Faults, TableError
-from flattest.tables.learning import Rules, decimal_mark
+from flattest.tables.learning import Rules, marks_of
 from flattest.tables.reading import require_columns
 
 
@@ -35,7 +36,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         Whether missing values are filled in, with the median or the most frequent category, and
         with an indicator of the gaps where at least five rows have one; or refused.
     decimal : {".", ","}, optional
-        The decimal mark of numbers in text where it is not clear.
+        The decimal mark of numbers in text where it is not clear. By default the column itself
+        decides (``"1,190"`` beside ``"660"`` is 1190), then the columns that can be read in one
+        way only.
     strict : bool
         Whether to refuse categories, and gaps in columns, that the training table did not have.
         Otherwise unknown categories are the rare ones, or none.
@@ -98,12 +101,21 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         ValueError
             If a parameter has a wrong value, or the table cannot be encoded; the message has all
             that is wrong with it.
+
+        Warns
+        -----
+        UserWarning
+            If numbers in text may be read with either decimal mark, and nothing in the table tells.
         """
         _check_option("missing", self.missing, ("fill", "refuse"))
         _check_option("decimal", self.decimal, (None, ".", ","))
         if isinstance(self.categorical, str):
             raise TypeError("categorical must be a sequence of column names, not one name.")
-        rules = Rules(categorical=tuple(self.categorical), decimal=self.decimal)
+        rules = Rules(
+            categorical=tuple(self.categorical),
+            decimal=self.decimal,
+            decimal_option='decimal="{}"',
+        )
         frame = _checked(X)
         faults, cells = Faults(), {}
         with faults.collected():
@@ -111,14 +123,16 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         for name in frame.columns:
             with faults.collected():
                 cells[name] = Cells.of(frame[name])
-        mark = decimal_mark(cells, rules)
+        marks = marks_of(cells, rules)
         with faults.collected():
-            chosen = choose_columns(frame, cells, rules, mark, self.missing)
+            chosen = choose_columns(frame, cells, rules, marks, self.missing)
         faults.raise_any()
         if not chosen.columns:
             raise TableError("No column of X varies, so there is nothing to learn from.")
         self.columns_ = chosen.columns
-        self.notes_ = chosen.lines
+        self.notes_ = chosen.doubts + chosen.lines
+        for doubt in chosen.doubts:
+            warnings.warn(doubt, UserWarning, stacklevel=2)
         self.feature_names_in_ = np.array(frame.columns, dtype=object)
         self.n_features_in_ = frame.shape[1]
         return self
