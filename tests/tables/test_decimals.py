@@ -61,12 +61,12 @@ def by_encoder(text: str, separator: str, **options: object) -> tuple[np.ndarray
         ({"x": ["1200", "1,190", "5", "7"], "other": ["1,5", "2,5", "0,5", "2"]}, ";", None, False),
         ({"x": ["0", "1,190", "0", "2,250"], "z": ["1,5", "2", "0,5", "1"]}, ";", None, False),
         # All of them have three digits behind a comma.
-        ({"x": THREES}, ";", [1190, 2305, 4100, 8200], True),
+        ({"x": THREES}, "\t", [1190, 2305, 4100, 8200], True),
         ({"x": THREES}, ",", [1190, 2305, 4100, 8200], True),
         ({"x": THREES, "z": ["1.5", "2", "3", "4"]}, ";", [1190, 2305, 4100, 8200], False),
         ({"x": THREES, "z": ["1,5", "2", "3", "4"]}, ";", [1.19, 2.305, 4.1, 8.2], False),
         # One value that may be read in two ways, and no other that tells.
-        ({"x": ["1,190", "4500", "2200", "7"]}, ";", [1190, 4500, 2200, 7], True),
+        ({"x": ["1,190", "4500", "2200", "7"]}, "\t", [1190, 4500, 2200, 7], True),
         # The others disagree: two of them against one.
         (
             WINES | {"Proline": THREES},
@@ -100,6 +100,14 @@ def test_command_and_encoder_read_the_same(
         assert not unsaid
         np.testing.assert_array_equal(by_comma, by_command(tmp_path, ",").features)
         np.testing.assert_allclose(by_comma[0, 0], features[0, 0] / 1000)
+
+
+def test_semicolons_decide_where_nothing_else_does(tmp_path: Path) -> None:
+    write({"x": THREES}, ";", tmp_path)
+    prepared = by_command(tmp_path)
+    np.testing.assert_allclose(prepared.features[:2, 0], [1.19, 2.305])
+    assert [line for line in prepared.warnings if "but may mean 1190 (nothing in the" in line]
+    np.testing.assert_allclose(by_command(tmp_path, ".").features[:2, 0], [1190, 2305])
 
 
 def test_votes(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 ``1,190`` may be a thousand and more, or a little more than one. The column itself decides first:
 beside whole numbers below 1,000 it is the next thousand. Then the other columns vote, as far as
-they can be read in one way only. What neither settles is read in the commoner way, a point as the
-decimal mark, and is said to be in doubt.
+they can be read in one way only. What neither settles is said to be in doubt, and read in the
+commoner way: a point as the decimal mark, but a comma in a file whose cells semicolons separate.
 """
 
 from __future__ import annotations
@@ -97,7 +97,12 @@ class Marks:
             return self.decimal
         if self.separator == "," and _is_plain(cells):
             return "."
-        return _own_mark(cells) or ("," if self.commas > self.points else ".")
+        if (own := _own_mark(cells)) is not None:
+            return own
+        if self.commas != self.points:
+            return "," if self.commas > self.points else "."
+        # Spreadsheets separate by semicolons where the comma is the decimal mark.
+        return "," if self.separator == ";" and not _is_plain(cells) else "."
 
     def is_doubtful(self, cells: Cells) -> bool:
         """Tell whether numbers in text may as well be meant otherwise.
