@@ -333,6 +333,12 @@ def balance(
     Where the minimum is not attained, terms that vanish in the infimum are left out, and the rest
     is balanced; the measurement says so. A second call changes nothing.
 
+    Dead units, and nearly dead ones, stay as they are: those whose gain, the geometric mean of
+    their largest weights on either side relative to the largest of the layers, or whose flow, that
+    of the parts of the objective that fall and rise with their scale, is below 1e-6 of the median.
+    Scales change neither. Only where staying would raise the objective such units are moved, as in
+    a network that was sharpened at them. The report has their number.
+
     For two-layer networks, a neuron with ``a_j = 0`` has an infimum of 0 that no ``c`` attains;
     setting ``w_j = 0`` attains it and changes no output (likewise ``w_j = 0`` where ``s'(0)`` is
     not 0). Neurons that fire on no sample contribute nothing and are left alone.

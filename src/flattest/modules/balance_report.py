@@ -65,6 +65,8 @@ class BalanceReport:
         For the objectives of rounding, the value that cross-layer equalisation reaches; else NaN.
     gap : float
         A bound of ``after`` less the infimum; NaN for ``"range"``, which has none.
+    n_left_alone : int
+        Scales left at 1, since their units carry nothing, or next to nothing.
 
     Examples
     --------
@@ -84,6 +86,7 @@ class BalanceReport:
     rounding_change: float
     equalised: float = math.nan
     gap: float = math.nan
+    n_left_alone: int = 0
 
     @property
     def bits_gained(self) -> float:
@@ -112,6 +115,11 @@ class BalanceReport:
         lines = [f"{WORDS[self.objective]}: {self.before:.6g} -> {self.after:.6g}"]
         if self.objective != "trace":
             lines[0] += f", {self.bits_gained:.2g} bits; equalised {self.equalised:.6g}"
+        if self.n_left_alone:
+            lines.append(
+                f"{count(self.n_left_alone, 'scale')} left at 1: nothing flows through, or next to "
+                "nothing"
+            )
         return [
             *lines,
             f"{count(moved, 'tensor')} of {len(self.layers)} changed; outputs change by "

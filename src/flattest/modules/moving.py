@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from flattest.modules.balance_report import WORDS, BalanceReport, ScaledLayer
-from flattest.modules.balancing.equalisation import equalise
+from flattest.modules.balancing.nearly_dead import equalise_others
 from flattest.modules.balancing.rounding_noise import minimise_noise, noise
 from flattest.modules.balancing.terms import Terms
 from flattest.modules.data import Batch
@@ -34,6 +34,8 @@ from flattest.validation import (
 OBJECTIVES = tuple(WORDS)
 _FARTHEST = 300.0
 """The largest log scale that sharpening tries."""
+_COSTS_NOTHING = 1e-8
+"""By which part of itself the noise of rounding may grow where nearly dead units stay."""
 
 
 def balance(
@@ -92,8 +94,15 @@ def balance(
         )
     if objective == "trace":
         after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
-        gap = math.nan if found.flatness.orbit is None else found.flatness.orbit.gap
-        goal = _Goal(found.position, found.flatness.gauss_newton, after, gap=gap)
+        orbit = found.flatness.orbit
+        assert orbit is not None
+        goal = _Goal(
+            found.position,
+            found.flatness.gauss_newton,
+            after,
+            gap=orbit.gap,
+            n_left_alone=orbit.n_left_alone,
+        )
     else:
         goal = _against_rounding(found, objective)
     return _moved(found, goal, objective)
@@ -107,6 +116,7 @@ class _Goal(NamedTuple):
     after: float
     equalised: float = math.nan
     gap: float = math.nan
+    n_left_alone: int = 0
 
 
 def _against_rounding(found: Measurement, objective: str) -> _Goal:
@@ -114,18 +124,27 @@ def _against_rounding(found: Measurement, objective: str) -> _Goal:
     assert found.symmetries is not None
     layers = list(layers_of(found.symmetries, found.flatness.diagonal(), found.module).values())
     channels = sparse.csr_array(found.symmetries.tensors[0].channels)
+    # What rounding the weights to the module's dtype undoes is no reason to move a second time.
+    eps = max(torch.finfo(p.dtype).eps for p in found.module.parameters() if p.is_floating_point())
     if objective == "range":
-        z = equalise(layers, channels)
+        z, alone = equalise_others(layers, channels, max(1e-9, 0.5 * eps), _COSTS_NOTHING)
         before, after = (noise(layers, channels, each) for each in (np.zeros_like(z), z))
-        return _Goal(Position(z), before, after, after)
-    best = minimise_noise(layers, channels)
+        return _Goal(Position(z), before, after, after, n_left_alone=int(alone.sum()))
+    best = minimise_noise(layers, channels, max(1e-7, 0.5 * eps))
     if not best.converged:
         warnings.warn(
             f"The noise of rounding is {best.value:.6g}, but its minimum is only known to be at "
             f"least {best.value - best.gap:.6g}.",
             stacklevel=5,
         )
-    return _Goal(Position(best.log_scales), best.before, best.value, best.equalised, best.gap)
+    return _Goal(
+        Position(best.log_scales),
+        best.before,
+        best.value,
+        best.equalised,
+        best.gap,
+        int(best.left_alone.sum()),
+    )
 
 
 def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, BalanceReport]:
@@ -173,6 +192,7 @@ def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, 
         rounding_change=_difference(found, module),
         equalised=goal.equalised,
         gap=goal.gap,
+        n_left_alone=goal.n_left_alone,
     )
     return module, report
 

@@ -226,6 +226,8 @@ def layers_of(
 ) -> dict[str, Layer]:
     """Return the weights whose rounding makes noise: all parameters with two dimensions or more.
 
+    Weights of 0 are rounded to 0, and make none.
+
     Parameters
     ----------
     symmetries : Symmetries
@@ -246,7 +248,8 @@ def layers_of(
         if tensor.name not in diagonals or len(tensor.shape) < 2:
             continue
         sizes = parameters[tensor.name].detach().cpu().double().abs()
-        amounts, out, into = by_channels(tensor, diagonals[tensor.name].cpu(), torch.sum)
+        noisy = diagonals[tensor.name].cpu().masked_fill(sizes == 0, 0.0)
+        amounts, out, into = by_channels(tensor, noisy, torch.sum)
         logarithms, _, _ = by_channels(tensor, sizes.log(), torch.amax)
         layers[tensor.name] = Layer(amounts, logarithms, out, into)
     return layers

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from grouped_twins import twin
 from torch import nn
 
 import flattest as ft
 from flattest.modules.groups.joint import minimise_jointly
-from flattest.modules.symmetry.linear_group import Kind
 
 
 class LowRank(nn.Module):
@@ -55,24 +55,6 @@ def made(kind):
 
 def measured(net, X, y, symmetry="all"):
     return ft.measure(net, X, y, loss="cross_entropy", residual="none", symmetry=symmetry)
-
-
-def twin(net, X, seed, condition=1e4, spread=1):
-    """Apply random scales, and matrices of a condition with translations."""
-    found = ft.symmetries(net, X)
-    rng = np.random.default_rng(seed)
-    matrices, shifts = {}, {}
-    for number, group in enumerate(found.groups):
-        if group.kind is Kind.GENERAL:
-            left, right = (
-                np.linalg.qr(rng.normal(size=(group.size, group.size)))[0] for _ in range(2)
-            )
-            sizes = np.logspace(0, np.log10(condition), group.size)
-            matrices[number] = torch.from_numpy(left @ np.diag(sizes) @ right)
-            if group.translation is not None:
-                shifts[number] = torch.from_numpy(rng.normal(size=group.size))
-    z = rng.normal(0, spread, found.n_scales)
-    return found.transformed(net, z, matrices=matrices, shifts=shifts)
 
 
 @pytest.mark.parametrize(
