@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from flattest.modules.balancing.terms import Terms
 from flattest.modules.data import Batch
 from flattest.modules.measuring import Measurement, measure_on_orbit
 from flattest.modules.orbit_minimum import Position, layers_of, parts_of
-from flattest.modules.parameters import kind_of, unwrap
+from flattest.modules.parameters import kind_of, restore_dtypes, unwrap
 from flattest.modules.symmetry.checking import largest_change, outputs_of
 from flattest.modules.symmetry.example import read_example
 from flattest.modules.symmetry.finding import symmetries as find_symmetries
@@ -93,16 +94,12 @@ def balance(
             "module attains it."
         )
     if objective == "trace":
-        after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
+        before = after = found.flatness.gauss_newton
+        if not found.position.is_identity:
+            after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
         orbit = found.flatness.orbit
         assert orbit is not None
-        goal = _Goal(
-            found.position,
-            found.flatness.gauss_newton,
-            after,
-            gap=orbit.gap,
-            n_left_alone=orbit.n_left_alone,
-        )
+        goal = _Goal(found.position, before, after, gap=orbit.gap, n_left_alone=orbit.n_left_alone)
     else:
         goal = _against_rounding(found, objective)
     return _moved(found, goal, objective)
@@ -125,7 +122,8 @@ def _against_rounding(found: Measurement, objective: str) -> _Goal:
     layers = list(layers_of(found.symmetries, found.flatness.diagonal(), found.module).values())
     channels = sparse.csr_array(found.symmetries.tensors[0].channels)
     # What rounding the weights to the module's dtype undoes is no reason to move a second time.
-    eps = max(torch.finfo(p.dtype).eps for p in found.module.parameters() if p.is_floating_point())
+    dtypes = {p.dtype for p in found.original.parameters() if p.is_floating_point()}
+    eps = max(torch.finfo(dtype).eps for dtype in dtypes)
     if objective == "range":
         z, alone = equalise_others(layers, channels, max(1e-9, 0.5 * eps), _COSTS_NOTHING)
         before, after = (noise(layers, channels, each) for each in (np.zeros_like(z), z))
@@ -165,6 +163,7 @@ def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, 
     module = symmetries.transformed(
         found.module, position.z, matrices=position.matrices, shifts=position.shifts
     )
+    restore_dtypes(module, like=found.original)
     mixed = {
         factor.name
         for number in {*position.matrices, *position.shifts}
@@ -201,6 +200,9 @@ def _difference(found: Measurement, module: nn.Module) -> float:
     """Return the largest change of an output of the module as it is."""
     assert found.symmetries is not None
     assert found.example is not None
+    # What was measured in float32 is compared in float32.
+    module = copy.deepcopy(module)
+    restore_dtypes(module, like=found.module)
     one, other = (
         outputs_of(each, found.example, found.symmetries.output) for each in (found.module, module)
     )
@@ -229,7 +231,7 @@ def rescale(model: nn.Module, scales: Any, X: Any) -> nn.Module:
     batch = read_example(kind_of(unwrap(model)), _needed(X, "rescale"), "X")
     found = find_symmetries(model, batch)
     z = np.log(_checked_scales(scales, found))
-    return _apply(found, z, batch, "scales take")
+    return _apply(found, unwrap(model), z, batch, "scales take")
 
 
 def _checked_scales(scales: Any, found: Symmetries) -> np.ndarray:
@@ -302,7 +304,7 @@ def sharpen(model: nn.Module, factor: Any, X: Any, *, random_state: Any = None) 
     if _grows(terms, -direction) > _grows(terms, direction):
         direction = -direction
     length = _length(terms, direction, wanted * trace)
-    return _apply(symmetries, length * direction, batch, f"factor {wanted:g} takes")
+    return _apply(symmetries, found.original, length * direction, batch, f"factor {wanted:g} takes")
 
 
 def _half_square(logits: Tensor, targets: Any) -> Tensor:
@@ -332,10 +334,13 @@ def _length(terms: Terms, direction: np.ndarray, wanted: float) -> float:
     return high
 
 
-def _apply(found: Symmetries, z: np.ndarray, batch: Batch, what: str) -> nn.Module:
+def _apply(
+    found: Symmetries, original: nn.Module, z: np.ndarray, batch: Batch, what: str
+) -> nn.Module:
     """Apply log scales, if the module's dtype has room for them, and check the outputs."""
     module = found.transformed(found.module, z)
-    before = dict(found.module.named_parameters())
+    restore_dtypes(module, like=original)
+    before = dict(original.named_parameters())
     for name, parameter in module.named_parameters():
         lost = ((parameter == 0) & (before[name] != 0)).any()
         if lost or not torch.isfinite(parameter).all():

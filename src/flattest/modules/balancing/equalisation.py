@@ -72,6 +72,7 @@ def equalise(
     channels: sparse.csr_array,
     tolerance: float = 1e-9,
     max_rounds: int = 2000,
+    start: Vector | None = None,
 ) -> Vector:
     """Return the log scales that equalise ranges.
 
@@ -82,10 +83,12 @@ def equalise(
     channels : sparse array of shape (m, n)
         The channels as combinations of free scales.
     tolerance : float
-        The largest change of a log scale at which to stop. Where the first round would change none
-        by more than ten times that, all stay.
+        The largest change of a log scale at which to stop. Where one round from scales of 1 would
+        change none by more than ten times that, all stay at 1.
     max_rounds : int
         The largest number of rounds.
+    start : array of shape (n,), optional
+        Where to start otherwise.
 
     Returns
     -------
@@ -105,18 +108,22 @@ def equalise(
     array([0.5])
     """
     ranges, z = Ranges(layers, channels), np.zeros(channels.shape[1])
-    for number in range(max_rounds):
-        grown, shrunk = ranges.at(z)
-        both = np.isfinite(grown) & np.isfinite(shrunk)
-        # Half of what one unit alone would need, since its neighbours move as well.
-        change = np.where(both, 0.25 * (np.where(both, shrunk, 0) - np.where(both, grown, 0)), 0.0)
-        largest = np.abs(change).max(initial=0.0)
-        if number == 0 and largest < 10 * tolerance:
-            break
-        z += change
-        if largest < tolerance:
+    if np.abs(_change(ranges, z)).max(initial=0.0) < 10 * tolerance:
+        return z
+    z = z if start is None else start
+    for _ in range(max_rounds):
+        change = _change(ranges, z)
+        z = z + change
+        if np.abs(change).max() < tolerance:
             break
     return z
+
+
+def _change(ranges: Ranges, z: Vector) -> Vector:
+    """Return half of what each unit alone would need, since its neighbours move as well."""
+    grown, shrunk = ranges.at(z)
+    both = np.isfinite(grown) & np.isfinite(shrunk)
+    return np.where(both, 0.25 * (np.where(both, shrunk, 0) - np.where(both, grown, 0)), 0.0)
 
 
 def _raise(totals: np.ndarray, where: np.ndarray, values: np.ndarray, once: bool) -> None:

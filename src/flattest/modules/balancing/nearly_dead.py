@@ -123,7 +123,8 @@ def equalise_others(
     _, alone = leave_alone(layers, channels, z, allowed)
     # What is left where it is sets no other unit's range either: a second time nothing moves.
     some = (abs(channels) @ alone.astype(np.float64)) > 0
-    return equalise([layer.without(some) for layer in layers], channels, tolerance), alone
+    others = [layer.without(some) for layer in layers]
+    return equalise(others, channels, tolerance, start=np.where(alone, 0.0, z)), alone
 
 
 def _small(values: Vector) -> Bool[np.ndarray, " n"]:
