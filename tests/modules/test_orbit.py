@@ -237,6 +237,12 @@ def test_the_report_says_what_was_scaled():
     assert frame["after"].sum() == pytest.approx(report.after)
     assert "1.weight" in repr(report)
     assert "<table>" in report._repr_html_()
+    _, report = balanced(trained("mlp", 0), objective="quantisation")
+    frame = report.to_frame().set_index("name")
+    assert frame["before"].sum() == pytest.approx(report.before)
+    assert frame["after"].sum() == pytest.approx(report.after)
+    assert not frame.loc[["1.bias", "3.bias", "5.bias"], ["before", "after"]].any().any()
+    assert "noise" in repr(report)
 
 
 @pytest.mark.parametrize(

@@ -114,35 +114,38 @@ class _Goal(NamedTuple):
     equalised: float = math.nan
     gap: float = math.nan
     n_left_alone: int = 0
+    noises: Mapping[str, tuple[float, float]] | None = None  # of each rounded tensor
 
 
 def _against_rounding(found: Measurement, objective: str) -> _Goal:
     """Find the scales that make rounding least noisy, or equalise ranges."""
     assert found.symmetries is not None
-    layers = list(layers_of(found.symmetries, found.flatness.diagonal(), found.module).values())
+    named = layers_of(found.symmetries, found.flatness.diagonal(), found.module)
+    layers = list(named.values())
     channels = sparse.csr_array(found.symmetries.tensors[0].channels)
+    origin = np.zeros(channels.shape[1])
     # What rounding the weights to the module's dtype undoes is no reason to move a second time.
     dtypes = {p.dtype for p in found.original.parameters() if p.is_floating_point()}
     eps = max(torch.finfo(dtype).eps for dtype in dtypes)
     if objective == "range":
         z, alone = equalise_others(layers, channels, max(1e-9, 0.5 * eps), _COSTS_NOTHING)
-        before, after = (noise(layers, channels, each) for each in (np.zeros_like(z), z))
-        return _Goal(Position(z), before, after, after, n_left_alone=int(alone.sum()))
-    best = minimise_noise(layers, channels, max(1e-7, 0.5 * eps))
-    if not best.converged:
-        warnings.warn(
-            f"The noise of rounding is {best.value:.6g}, but its minimum is only known to be at "
-            f"least {best.value - best.gap:.6g}.",
-            stacklevel=5,
-        )
-    return _Goal(
-        Position(best.log_scales),
-        best.before,
-        best.value,
-        best.equalised,
-        best.gap,
-        int(best.left_alone.sum()),
-    )
+        before, after = (noise(layers, channels, each) for each in (origin, z))
+        equalised, gap = after, math.nan
+    else:
+        best = minimise_noise(layers, channels, max(1e-7, 0.5 * eps))
+        z, alone, equalised, gap = best.log_scales, best.left_alone, best.equalised, best.gap
+        before, after = best.before, best.value
+        if not best.converged:
+            warnings.warn(
+                f"The noise of rounding is {after:.6g}, but its minimum is only known to be at "
+                f"least {after - gap:.6g}.",
+                stacklevel=5,
+            )
+    noises = {
+        name: (noise([layer], channels, origin), noise([layer], channels, z))
+        for name, layer in named.items()
+    }
+    return _Goal(Position(z), before, after, equalised, gap, int(alone.sum()), noises)
 
 
 def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, BalanceReport]:
@@ -171,16 +174,17 @@ def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, 
     }
     layers = []
     scales = {tensor.name: tensor for tensor in symmetries.tensors}
-    diagonals = flatness.diagonal()
     for layer in flatness.layers:
         logarithms = scales[layer.name].log_scales(position.z)
         low, high = float(logarithms.min().exp()), float(logarithms.max().exp())
-        after = layer.at_minimum
         if layer.name in mixed:
             low = high = math.nan
-        elif objective != "trace":
-            after = float((diagonals[layer.name].cpu() * (-2 * logarithms).exp()).sum())
-        layers.append(ScaledLayer(layer.name, low, high, layer.gauss_newton, after))
+        before, after = layer.gauss_newton, layer.at_minimum
+        if goal.noises is not None:
+            before, after = goal.noises.get(layer.name, (0.0, 0.0))
+        elif position.is_identity:
+            after = before
+        layers.append(ScaledLayer(layer.name, low, high, before, after))
     report = BalanceReport(
         objective=objective,
         before=goal.before,

@@ -188,7 +188,7 @@ def _over_all(
         status=status,
         position=Position(np.zeros_like(z)) if trace <= best.value * (1 + rtol) else position,
         log_scales=z,
-        n_left_alone=int(best.scales.left_alone.sum()),
+        n_left_alone=int((best.scales.left_alone & ~groups.own_scales()).sum()),
         diagonals=rest,
         of_groups=groups.after(best, channels @ z),
     )

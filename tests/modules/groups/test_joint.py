@@ -68,7 +68,9 @@ def test_minimum_twins_and_the_module_there(kind):
     assert orbit.attained
     assert orbit.certificate < 1e-10
     assert orbit.n_groups == {"attention": 4}.get(kind, 1)
-    assert orbit.minimum < measured(net, X, y, "scales").orbit_minimum * (1 - 1e-4)
+    by_scales = measured(net, X, y, "scales").orbit
+    assert orbit.minimum < by_scales.minimum * (1 - 1e-4)
+    assert orbit.n_left_alone == by_scales.n_left_alone  # silent units, not what matrices scale
     other = measured(twin(net, X, 0), X, y)
     assert other.gauss_newton > 10 * flatness.gauss_newton
     assert other.orbit_minimum == pytest.approx(orbit.minimum, rel=1e-10)
@@ -76,6 +78,9 @@ def test_minimum_twins_and_the_module_there(kind):
     options = {"loss": "cross_entropy", "symmetry": "all", "return_report": True}
     new, report = ft.balance(net, X, y, **options)
     assert report.largest_change < 1e-10
+    assert report.n_left_alone == orbit.n_left_alone
+    assert "mixed by matrices" in repr(report)
+    assert "mixed by matrices" in report._repr_html_()
     assert (new(X) - net(X)).abs().max() < 1e-10
     own = measured(new, X, y)
     assert own.gauss_newton == pytest.approx(orbit.minimum, rel=1e-10)
