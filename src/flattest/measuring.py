@@ -295,8 +295,10 @@ def balance(
         parameters. It is the wrong objective before rounding to few bits with one step size per
         tensor, and made that worse where it was tried: ``"quantisation"`` minimises the expected
         loss of that, the sum over weights of their largest square times their trace, and
-        ``"range"`` equalises the ranges of channels without regard to the loss (Nagel et al. 2019).
-        With a step size per channel hardly anything is left to gain.
+        ``"range"`` equalises the ranges of channels without regard to the loss (Nagel et al. 2019),
+        for which batch normalisation has to be folded: where one side of a channel is its gain,
+        which is not rounded, there is nothing to equalise. With a step size per channel hardly
+        anything is left to gain.
     symmetry : {"scales", "all"}
         Over scales, or over linear groups as well: the invertible matrices between values and
         output projection of an attention head, and the like.

@@ -89,3 +89,19 @@ def test_pruned_units_make_no_noise(objective):
     factors = new[1].weight[4] / net[1].weight[4]  # 1, or what keeps it in the layer's range
     assert 0.1 < factors.min() <= factors.max() < 10
     assert report.largest_change < 1e-10
+
+
+@pytest.mark.parametrize("objective", ["quantisation", "range"])
+def test_units_with_one_rounded_side_are_not_called_nearly_dead(objective):
+    """With batch normalisation kept, what makes up for a weight is a gain."""
+    new, report = balanced(trained("residual", 0), objective)
+    assert report.n_left_alone == 0
+    _, second = balanced(new, objective)
+    assert second.n_left_alone == 0
+    X, y = digits()
+    options = {"loss": "cross_entropy", "objective": objective, "return_report": True}
+    net, other = trained("residual", 0), twin(trained("residual", 0), 0)
+    one, two = (
+        ft.balance(module, X[:N], y[:N], batch_norm="fold", **options)[1] for module in (net, other)
+    )
+    assert two.after == pytest.approx(one.after, rel=1e-6)

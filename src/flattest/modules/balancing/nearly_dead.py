@@ -10,7 +10,8 @@ noise that fall and rise with it. Moving the unit changes either factor of its g
 :math:`\sqrt{r_1 r_2}` and of its flow :math:`\sqrt{P N}`, but not the products: between layers
 whose maxima are the same they are the same for all twins of a network. (Exactly so where the
 scale's exponents are 1 and -1.) A unit is nearly dead if its gain or flow is small beside the
-median.
+median. Units with one side that is not rounded, such as the gain of a batch normalisation, have
+neither, and are not judged.
 """
 
 from __future__ import annotations
@@ -85,7 +86,12 @@ def leave_alone(
     idle = np.isneginf(grown) & np.isneginf(shrunk)
     gain = np.exp(0.5 * (grown + shrunk))
     flow = np.sqrt(flows.inward) * np.sqrt(flows.outward)
-    faint = _small(gain) | _small(flow)
+    # Zeros for the weights tell sides without any from sides with zeros.
+    blank = [
+        Layer(layer.amounts, np.zeros_like(layer.amounts), layer.out, layer.into) for layer in here
+    ]
+    judged = np.isfinite(Ranges(blank, channels).at(np.zeros(n))).all(axis=0)
+    faint = judged & (_small(gain) | _small(flow))
     with np.errstate(over="ignore", invalid="ignore"):
         cost = flows.inward * np.expm1(2 * z) + flows.outward * np.expm1(-2 * z)
     back = faint & (z != 0) & (cost <= allowed * flows.value / max(n, 1))
