@@ -24,6 +24,29 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Attention(nn.Module):
+    """A transformer's block on the rows of an image, with a ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(8, 8), nn.Linear(8, 10)
+        self.norms = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x[:, 0])
+        h = self.norms[0](x)
+        x = x + self.attention(h, h, h, need_weights=False)[0]
+        x = x + self.down(torch.relu(self.up(self.norms[1](x))))
+        return self.head(x.mean(1))
+
+
+def low_rank() -> nn.Module:
+    first = (nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4), nn.Linear(4, 16))
+    return nn.Sequential(*first, nn.ReLU(), nn.Linear(16, 10))
+
+
 def mlp() -> nn.Module:
     layers = (nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.LeakyReLU())
     return nn.Sequential(*layers, nn.Linear(16, 10))
@@ -53,6 +76,8 @@ KINDS = {
     "depthwise": depthwise,
     "partly frozen": partly_frozen,
 }
+GROUPED = {"attention": Attention, "low rank": low_rank}
+"""Networks with linear groups."""
 
 
 @functools.cache
@@ -68,7 +93,7 @@ def trained(kind: str, seed: int, steps: int = 60) -> nn.Module:
     X, y = digits()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = KINDS[kind]().double()
+        net = (KINDS | GROUPED)[kind]().double()
         optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
         for _ in range(steps):
             some = torch.randint(0, len(X), (64,))

@@ -295,8 +295,10 @@ def balance(
         parameters. It is the wrong objective before rounding to few bits with one step size per
         tensor, and made that worse where it was tried: ``"quantisation"`` minimises the expected
         loss of that, the sum over weights of their largest square times their trace, and
-        ``"range"`` equalises the ranges of channels without regard to the loss (Nagel et al. 2019).
-        With a step size per channel hardly anything is left to gain.
+        ``"range"`` equalises the ranges of channels without regard to the loss (Nagel et al. 2019),
+        for which batch normalisation has to be folded: where one side of a channel is its gain,
+        which is not rounded, there is nothing to equalise. With a step size per channel hardly
+        anything is left to gain.
     symmetry : {"scales", "all"}
         Over scales, or over linear groups as well: the invertible matrices between values and
         output projection of an attention head, and the like.
@@ -332,6 +334,12 @@ def balance(
     -----
     Where the minimum is not attained, terms that vanish in the infimum are left out, and the rest
     is balanced; the measurement says so. A second call changes nothing.
+
+    Dead units, and nearly dead ones, stay as they are: those whose gain, the geometric mean of
+    their largest weights on either side relative to the largest of the layers, or whose flow, that
+    of the parts of the objective that fall and rise with their scale, is below 1e-6 of the median.
+    Scales change neither. Only where staying would raise the objective such units are moved, as in
+    a network that was sharpened at them. The report has their number.
 
     For two-layer networks, a neuron with ``a_j = 0`` has an infimum of 0 that no ``c`` attains;
     setting ``w_j = 0`` attains it and changes no output (likewise ``w_j = 0`` where ``s'(0)`` is

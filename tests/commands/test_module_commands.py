@@ -53,8 +53,9 @@ def test_symmetries(source, tmp_path):
     assert result.exit_code == 0, result.output
     assert "6 free scales" in result.output
     assert (tmp_path / "table.csv").read_text(encoding="utf-8").startswith("name,layer,kind")
-    drawn = run("symmetries", "own:network", "own:batches", "--figure", "chain")
-    assert drawn.exit_code == 0, drawn.output
+    for data in ("own:batches", "own:tensors"):  # many pairs, and one
+        drawn = run("symmetries", "own:network", data, "--figure", "chain")
+        assert drawn.exit_code == 0, drawn.output
     assert (tmp_path / "chain.png").exists()
 
 

@@ -125,6 +125,25 @@ def test_single_precision_stays_single():
     assert report.after == pytest.approx(measured(trained("lenet", 0)).orbit_minimum, rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_half(dtype):
+    net, (X, _) = copy.deepcopy(trained("lenet", 0)).to(dtype), data()
+    X = X.to(dtype)
+    new, report = ft.balance(net, X, data()[1], loss="cross_entropy", return_report=True)
+    sharp, other = ft.sharpen(net, 50, X, random_state=1), ft.rescale(net, 2.0, X)
+    for module in (new, sharp, other):
+        assert {p.dtype for p in module.parameters()} == {dtype}
+        assert not all(
+            p.equal(q) for p, q in zip(module.parameters(), net.parameters(), strict=True)
+        )
+    assert report.largest_change < 1e-10 < report.rounding_change < torch.finfo(dtype).eps * 10
+    exact = measured(trained("lenet", 0))
+    assert report.after == pytest.approx(exact.orbit_minimum, rel=20 * torch.finfo(dtype).eps)
+    again, second = ft.balance(new, X, data()[1], loss="cross_entropy", return_report=True)
+    assert all(p.equal(q) for p, q in zip(again.parameters(), new.parameters(), strict=True))
+    assert second.after == second.before
+
+
 def test_the_module_comes_back_as_it_was():
     net = copy.deepcopy(trained("residual", 0))
     net.stem.weight.requires_grad_(False)
@@ -218,6 +237,12 @@ def test_the_report_says_what_was_scaled():
     assert frame["after"].sum() == pytest.approx(report.after)
     assert "1.weight" in repr(report)
     assert "<table>" in report._repr_html_()
+    _, report = balanced(trained("mlp", 0), objective="quantisation")
+    frame = report.to_frame().set_index("name")
+    assert frame["before"].sum() == pytest.approx(report.before)
+    assert frame["after"].sum() == pytest.approx(report.after)
+    assert not frame.loc[["1.bias", "3.bias", "5.bias"], ["before", "after"]].any().any()
+    assert "noise" in repr(report)
 
 
 @pytest.mark.parametrize(

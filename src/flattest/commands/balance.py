@@ -95,6 +95,7 @@ def balance(
                 "before": plain(report.before),
                 "after": plain(report.after),
                 "bits_gained": plain(report.bits_gained),
+                "n_left_alone": report.n_left_alone,
                 "bits": bits,
                 "largest_change": report.largest_change,
                 "rounding_change": report.rounding_change,

@@ -33,7 +33,8 @@ def measure(
         typer.Argument(
             metavar="DATA",
             help="For a fit, a table as in `fit`. For a module, an .npz or .safetensors file with "
-            "the targets under y and the inputs beside them, or a function that returns batches.",
+            "the targets under y and the inputs beside them, or a function that returns batches or "
+            "one pair (X, y).",
         ),
     ],
     target: Annotated[

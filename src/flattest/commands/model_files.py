@@ -138,7 +138,7 @@ def load_data(reference: str, module: nn.Module) -> Data:
     reference : str
         An ``.npz`` or ``.safetensors`` file with the targets under ``y``, ``labels`` or
         ``targets``, and either one array of inputs or several, named as the module's arguments
-        are; or a function, as for `load_module`, that returns batches.
+        are; or a function, as for `load_module`, that returns batches, or one pair (X, y).
     module : torch.nn.Module
         Floating-point arrays take its dtype.
 
@@ -164,17 +164,21 @@ def load_data(reference: str, module: nn.Module) -> Data:
         if ":" not in reference:
             raise ModelFileError(
                 f"The data {reference} must be an .npz or .safetensors file, or a function that "
-                "returns batches, as package.module:function."
+                "returns batches or one pair (X, y), as package.module:function."
             )
-        return Data(_call(reference, "The data"), None)
+        found = _call(reference, "The data")
+        # A pair of batches has no shapes, a pair of inputs and targets has.
+        if isinstance(found, tuple) and len(found) == 2 and hasattr(found[1], "shape"):
+            return Data(*found)
+        return Data(found, None)
     arrays = _read_arrays(path, module)
     from flattest.modules.data import TARGET_NAMES
 
     targets = [name for name in TARGET_NAMES if name in arrays]
     if len(targets) != 1:
-        found = " and ".join(targets) if targets else f"only {_listed(arrays)}"
+        held = " and ".join(targets) if targets else f"only {_listed(arrays)}"
         raise ModelFileError(
-            f"{path} must hold the targets under one of {', '.join(TARGET_NAMES)}, but has {found}."
+            f"{path} must hold the targets under one of {', '.join(TARGET_NAMES)}, but has {held}."
         )
     y = arrays.pop(targets[0])
     if not arrays:

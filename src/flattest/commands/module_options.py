@@ -28,7 +28,7 @@ ModuleData = Annotated[
     typer.Argument(
         metavar="DATA",
         help="An .npz or .safetensors file with the targets under y and the inputs beside them, or "
-        "a function that returns batches.",
+        "a function that returns batches, or one pair (X, y).",
     ),
 ]
 Weights = Annotated[

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogFormatter, NullFormatter
 
 from flattest.figures.style import GREY, colour, new_figure
-from flattest.modules.balance_report import BalanceReport
+from flattest.modules.balance_report import WORDS, BalanceReport
 from flattest.quantisation.bit_allocation import BitAllocation
 
 _HEIGHT, _LINE = 1.2, 0.22
 
 
 def traces_by_layer(report: BalanceReport) -> Figure:
-    """Draw each tensor's part in the trace before and after balancing.
+    """Draw each tensor's part in what was balanced, before and after.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def traces_by_layer(report: BalanceReport) -> Figure:
     Returns
     -------
     Figure
-        One line per tensor, from what it was to what it is.
+        One line per tensor, from what it was to what it is; those without a part are left out.
 
     Examples
     --------
@@ -44,7 +44,8 @@ def traces_by_layer(report: BalanceReport) -> Figure:
         axes.hlines(places, before, after, color=GREY, linewidth=1, zorder=1)
         axes.plot(before, places, "o", mfc="white", mec=colour(1), label="before", zorder=2)
         axes.plot(after, places, "s", color=colour(0), label="after", zorder=3)
-        axes.set(xscale="log", xlabel="part in the Gauss-Newton trace")
+        axes.set(xscale="log", xlabel=f"part in the {WORDS[report.objective].partition(',')[0]}")
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # 2, not 2 x 10^0
         axes.set_yticks(places, [layer.name for layer in layers])
         axes.set_ylim(len(layers) - 0.5, -0.5)
         axes.grid(True, axis="x")

@@ -19,6 +19,8 @@ WORDS = {
     "quantisation": "noise of rounding",
 }
 """The objectives, and what each is called."""
+SHORT = {"trace": "trace", "range": "noise", "quantisation": "noise"}
+"""The same in a word."""
 
 
 class ScaledLayer(NamedTuple):
@@ -32,7 +34,8 @@ class ScaledLayer(NamedTuple):
         The smallest and largest factor that an entry was multiplied by; NaN where a linear group
         mixed its entries.
     before, after : float
-        Its part in the Gauss-Newton trace.
+        Its part in the objective: the Gauss-Newton trace, or the noise of rounding, 0 for what is
+        not rounded.
     """
 
     name: str
@@ -65,6 +68,8 @@ class BalanceReport:
         For the objectives of rounding, the value that cross-layer equalisation reaches; else NaN.
     gap : float
         A bound of ``after`` less the infimum; NaN for ``"range"``, which has none.
+    n_left_alone : int
+        Scales left at 1, since their units carry nothing, or next to nothing.
 
     Examples
     --------
@@ -84,6 +89,7 @@ class BalanceReport:
     rounding_change: float
     equalised: float = math.nan
     gap: float = math.nan
+    n_left_alone: int = 0
 
     @property
     def bits_gained(self) -> float:
@@ -112,6 +118,11 @@ class BalanceReport:
         lines = [f"{WORDS[self.objective]}: {self.before:.6g} -> {self.after:.6g}"]
         if self.objective != "trace":
             lines[0] += f", {self.bits_gained:.2g} bits; equalised {self.equalised:.6g}"
+        if self.n_left_alone:
+            lines.append(
+                f"{count(self.n_left_alone, 'scale')} left at 1: nothing flows through, or next to "
+                "nothing"
+            )
         return [
             *lines,
             f"{count(moved, 'tensor')} of {len(self.layers)} changed; outputs change by "
@@ -123,20 +134,30 @@ class BalanceReport:
         width = max((len(layer.name) for layer in self.layers), default=0)
         lines = [type(self).__name__, *(f"  {line}" for line in self._lines())]
         for name, low, high, before, after in self.layers:
-            factor = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-            lines.append(f"  {name:<{width}}  x {factor:<20} trace {before:.4g} -> {after:.4g}")
+            factor = f"x {low:.3g}" if low == high else f"x {low:.3g} to {high:.3g}"
+            if math.isnan(low):
+                factor = "mixed by matrices"
+            part = f"{SHORT[self.objective]} {before:.4g} -> {after:.4g}"
+            lines.append(f"  {name:<{width}}  {factor:<22} {part}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """Show the same table in a notebook."""
         notes = "<br>".join(html.escape(line) for line in self._lines())
         body = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{low:.3g}</td><td>{high:.3g}</td>"
+            f"<tr><td>{html.escape(name)}</td>{_factors(low, high)}"
             f"<td>{before:.4g}</td><td>{after:.4g}</td></tr>"
             for name, low, high, before, after in self.layers
         )
-        head = "<th></th><th>smallest</th><th>largest factor</th><th>trace</th><th>after</th>"
+        what = SHORT[self.objective]
+        head = f"<th></th><th>smallest</th><th>largest factor</th><th>{what}</th><th>after</th>"
         return (
             f"<table><caption>{type(self).__name__}: {notes}</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def _factors(low: float, high: float) -> str:
+    if math.isnan(low):
+        return '<td colspan="2">mixed by matrices</td>'
+    return f"<td>{low:.3g}</td><td>{high:.3g}</td>"

@@ -148,6 +148,14 @@ class GroupSums:
             pairs.append(Pair(**sides))
         return minimise_jointly(parts, self._channels, pairs)
 
+    def own_scales(self) -> np.ndarray:
+        """Return flags of the scales of groups' coordinates, whose place their matrices take."""
+        own = np.zeros(self._channels.shape[1], dtype=bool)
+        for members in self.members.values():
+            for member in members:
+                own[self._channels[member.ends.coordinates].indices] = True
+        return own
+
     def applied(self, found: JointMinimum) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Return the matrices and translations to apply after the scales.
 

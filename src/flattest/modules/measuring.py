@@ -108,8 +108,11 @@ class Measurement(NamedTuple):
     ----------
     flatness : Flatness
         The figures.
+    original : torch.nn.Module
+        The caller's module without wrapper.
     module : torch.nn.Module
-        What was measured: the caller's module without wrapper, or a copy with folded normalisation.
+        What was measured: that, or a copy of it with folded normalisation, or in float32 in place
+        of a half precision.
     symmetries : Symmetries or None
         Its symmetries, if they were asked for.
     position : Position or None
@@ -119,6 +122,7 @@ class Measurement(NamedTuple):
     """
 
     flatness: Flatness
+    original: nn.Module
     module: nn.Module
     symmetries: Symmetries | None
     position: Position | None
@@ -163,10 +167,10 @@ def measure_on_orbit(
         )
     settings = check_settings(**options)
     _check_orbit(symmetry, batch_norm)
-    module = unwrap(model)
+    original = module = unwrap(model)
     kind = kind_of(module)
     refuse_training_mode(module)
-    original = next(p.dtype for p in module.parameters() if p.is_floating_point())
+    dtype = next(p.dtype for p in module.parameters() if p.is_floating_point())
     if kind.converted:
         module = copy.deepcopy(module).float()
     measured = choose(module, parameters)
@@ -201,10 +205,10 @@ def measure_on_orbit(
     if watch.asked:
         _warn_of_interruption(results, settings)
     n_everything = sum(p.numel() for p in module.parameters() if p.is_floating_point())
-    flatness, position = results.tabulate(n_everything, kind, original), None
+    flatness, position = results.tabulate(n_everything, kind, dtype), None
     if symmetries is not None and not (groups and results.partial):
-        flatness, position = on_orbit(flatness, symmetries, groups, results.norm)
-    return Measurement(flatness, module, symmetries, position, example)
+        flatness, position = on_orbit(flatness, symmetries, groups, results.norm, dtype)
+    return Measurement(flatness, original, module, symmetries, position, example)
 
 
 def _check_orbit(symmetry: str, batch_norm: str) -> None:

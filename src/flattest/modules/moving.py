@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -13,13 +14,13 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from flattest.modules.balance_report import WORDS, BalanceReport, ScaledLayer
-from flattest.modules.balancing.equalisation import equalise
+from flattest.modules.balancing.nearly_dead import equalise_others
 from flattest.modules.balancing.rounding_noise import minimise_noise, noise
 from flattest.modules.balancing.terms import Terms
 from flattest.modules.data import Batch
 from flattest.modules.measuring import Measurement, measure_on_orbit
 from flattest.modules.orbit_minimum import Position, layers_of, parts_of
-from flattest.modules.parameters import kind_of, unwrap
+from flattest.modules.parameters import kind_of, restore_dtypes, unwrap
 from flattest.modules.symmetry.checking import largest_change, outputs_of
 from flattest.modules.symmetry.example import read_example
 from flattest.modules.symmetry.finding import symmetries as find_symmetries
@@ -34,6 +35,8 @@ from flattest.validation import (
 OBJECTIVES = tuple(WORDS)
 _FARTHEST = 300.0
 """The largest log scale that sharpening tries."""
+_COSTS_NOTHING = 1e-8
+"""By which part of itself the noise of rounding may grow where nearly dead units stay."""
 
 
 def balance(
@@ -91,9 +94,12 @@ def balance(
             "module attains it."
         )
     if objective == "trace":
-        after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
-        gap = math.nan if found.flatness.orbit is None else found.flatness.orbit.gap
-        goal = _Goal(found.position, found.flatness.gauss_newton, after, gap=gap)
+        before = after = found.flatness.gauss_newton
+        if not found.position.is_identity:
+            after = math.fsum(layer.at_minimum for layer in found.flatness.layers)
+        orbit = found.flatness.orbit
+        assert orbit is not None
+        goal = _Goal(found.position, before, after, gap=orbit.gap, n_left_alone=orbit.n_left_alone)
     else:
         goal = _against_rounding(found, objective)
     return _moved(found, goal, objective)
@@ -107,25 +113,39 @@ class _Goal(NamedTuple):
     after: float
     equalised: float = math.nan
     gap: float = math.nan
+    n_left_alone: int = 0
+    noises: Mapping[str, tuple[float, float]] | None = None  # of each rounded tensor
 
 
 def _against_rounding(found: Measurement, objective: str) -> _Goal:
     """Find the scales that make rounding least noisy, or equalise ranges."""
     assert found.symmetries is not None
-    layers = list(layers_of(found.symmetries, found.flatness.diagonal(), found.module).values())
+    named = layers_of(found.symmetries, found.flatness.diagonal(), found.module)
+    layers = list(named.values())
     channels = sparse.csr_array(found.symmetries.tensors[0].channels)
+    origin = np.zeros(channels.shape[1])
+    # What rounding the weights to the module's dtype undoes is no reason to move a second time.
+    dtypes = {p.dtype for p in found.original.parameters() if p.is_floating_point()}
+    eps = max(torch.finfo(dtype).eps for dtype in dtypes)
     if objective == "range":
-        z = equalise(layers, channels)
-        before, after = (noise(layers, channels, each) for each in (np.zeros_like(z), z))
-        return _Goal(Position(z), before, after, after)
-    best = minimise_noise(layers, channels)
-    if not best.converged:
-        warnings.warn(
-            f"The noise of rounding is {best.value:.6g}, but its minimum is only known to be at "
-            f"least {best.value - best.gap:.6g}.",
-            stacklevel=5,
-        )
-    return _Goal(Position(best.log_scales), best.before, best.value, best.equalised, best.gap)
+        z, alone = equalise_others(layers, channels, max(1e-9, 0.5 * eps), _COSTS_NOTHING)
+        before, after = (noise(layers, channels, each) for each in (origin, z))
+        equalised, gap = after, math.nan
+    else:
+        best = minimise_noise(layers, channels, max(1e-7, 0.5 * eps))
+        z, alone, equalised, gap = best.log_scales, best.left_alone, best.equalised, best.gap
+        before, after = best.before, best.value
+        if not best.converged:
+            warnings.warn(
+                f"The noise of rounding is {after:.6g}, but its minimum is only known to be at "
+                f"least {after - gap:.6g}.",
+                stacklevel=5,
+            )
+    noises = {
+        name: (noise([layer], channels, origin), noise([layer], channels, z))
+        for name, layer in named.items()
+    }
+    return _Goal(Position(z), before, after, equalised, gap, int(alone.sum()), noises)
 
 
 def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, BalanceReport]:
@@ -146,6 +166,7 @@ def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, 
     module = symmetries.transformed(
         found.module, position.z, matrices=position.matrices, shifts=position.shifts
     )
+    restore_dtypes(module, like=found.original)
     mixed = {
         factor.name
         for number in {*position.matrices, *position.shifts}
@@ -153,16 +174,17 @@ def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, 
     }
     layers = []
     scales = {tensor.name: tensor for tensor in symmetries.tensors}
-    diagonals = flatness.diagonal()
     for layer in flatness.layers:
         logarithms = scales[layer.name].log_scales(position.z)
         low, high = float(logarithms.min().exp()), float(logarithms.max().exp())
-        after = layer.at_minimum
         if layer.name in mixed:
             low = high = math.nan
-        elif objective != "trace":
-            after = float((diagonals[layer.name].cpu() * (-2 * logarithms).exp()).sum())
-        layers.append(ScaledLayer(layer.name, low, high, layer.gauss_newton, after))
+        before, after = layer.gauss_newton, layer.at_minimum
+        if goal.noises is not None:
+            before, after = goal.noises.get(layer.name, (0.0, 0.0))
+        elif position.is_identity:
+            after = before
+        layers.append(ScaledLayer(layer.name, low, high, before, after))
     report = BalanceReport(
         objective=objective,
         before=goal.before,
@@ -173,6 +195,7 @@ def _moved(found: Measurement, goal: _Goal, objective: str) -> tuple[nn.Module, 
         rounding_change=_difference(found, module),
         equalised=goal.equalised,
         gap=goal.gap,
+        n_left_alone=goal.n_left_alone,
     )
     return module, report
 
@@ -181,6 +204,9 @@ def _difference(found: Measurement, module: nn.Module) -> float:
     """Return the largest change of an output of the module as it is."""
     assert found.symmetries is not None
     assert found.example is not None
+    # What was measured in float32 is compared in float32.
+    module = copy.deepcopy(module)
+    restore_dtypes(module, like=found.module)
     one, other = (
         outputs_of(each, found.example, found.symmetries.output) for each in (found.module, module)
     )
@@ -209,7 +235,7 @@ def rescale(model: nn.Module, scales: Any, X: Any) -> nn.Module:
     batch = read_example(kind_of(unwrap(model)), _needed(X, "rescale"), "X")
     found = find_symmetries(model, batch)
     z = np.log(_checked_scales(scales, found))
-    return _apply(found, z, batch, "scales take")
+    return _apply(found, unwrap(model), z, batch, "scales take")
 
 
 def _checked_scales(scales: Any, found: Symmetries) -> np.ndarray:
@@ -282,7 +308,7 @@ def sharpen(model: nn.Module, factor: Any, X: Any, *, random_state: Any = None) 
     if _grows(terms, -direction) > _grows(terms, direction):
         direction = -direction
     length = _length(terms, direction, wanted * trace)
-    return _apply(symmetries, length * direction, batch, f"factor {wanted:g} takes")
+    return _apply(symmetries, found.original, length * direction, batch, f"factor {wanted:g} takes")
 
 
 def _half_square(logits: Tensor, targets: Any) -> Tensor:
@@ -312,10 +338,13 @@ def _length(terms: Terms, direction: np.ndarray, wanted: float) -> float:
     return high
 
 
-def _apply(found: Symmetries, z: np.ndarray, batch: Batch, what: str) -> nn.Module:
+def _apply(
+    found: Symmetries, original: nn.Module, z: np.ndarray, batch: Batch, what: str
+) -> nn.Module:
     """Apply log scales, if the module's dtype has room for them, and check the outputs."""
     module = found.transformed(found.module, z)
-    before = dict(found.module.named_parameters())
+    restore_dtypes(module, like=original)
+    before = dict(original.named_parameters())
     for name, parameter in module.named_parameters():
         lost = ((parameter == 0) & (before[name] != 0)).any()
         if lost or not torch.isfinite(parameter).all():

@@ -21,11 +21,14 @@ from flattest.modules.symmetry.result import Symmetries
 from flattest.modules.symmetry.scaled_tensor import ScaledTensor
 from flattest.orbit import Orbit
 
-_RELATIVE_GAPS = {"torch.float64": 1e-13}
+_RELATIVE_GAPS = {torch.float64: 1e-13}
 _SURE, _STILL = 1e-8, 1e-12
 """Relative gaps of a minimum over groups that is known, and of a network that is left alone."""
 _ROUGH_GAP = 1e-11
 """Of other dtypes, whose diagonals are not known better: below it a network is balanced."""
+_HALVES = {torch.float16: 1e-5, torch.bfloat16: 1e-3}
+"""How far above the minimum rounding to a half precision may leave a balanced network: the gap goes
+with the square of what rounding changes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,11 @@ class Position:
 
 
 def on_orbit(
-    flatness: Flatness, symmetries: Symmetries, groups: GroupSums | None, norm: float
+    flatness: Flatness,
+    symmetries: Symmetries,
+    groups: GroupSums | None,
+    norm: float,
+    dtype: torch.dtype,
 ) -> tuple[Flatness, Position | None]:
     """Add the minimum over symmetries to a measurement.
 
@@ -65,6 +72,8 @@ def on_orbit(
         The sums of linear groups; None for scales alone.
     norm : float
         What the sums of these are divided by.
+    dtype : torch.dtype
+        Of the module as it came: to its rounding the network at the minimum is known.
 
     Returns
     -------
@@ -81,11 +90,14 @@ def on_orbit(
             f"in {negative[0]}, and scaling up makes it as small as one likes"
         )
         return _without(flatness, why), None
-    rtol = _RELATIVE_GAPS.get(flatness.dtype, _ROUGH_GAP)
+    rtol = _RELATIVE_GAPS.get(dtype, _ROUGH_GAP)
     if groups is None:
         found = _over_scales(symmetries, diagonals, rtol)
+        limit = found.value * (1 + _HALVES.get(dtype, 0.0)) + found.vanishing
+        if dtype in _HALVES and flatness.gauss_newton <= limit:
+            found = found._replace(position=Position(np.zeros_like(found.log_scales)))
     else:
-        known = max(rtol, _STILL)
+        known = max(rtol, _STILL, _HALVES.get(dtype, 0.0))
         found = _over_all(symmetries, diagonals, groups, norm, flatness.gauss_newton, known)
     scale_of = {tensor.name: tensor for tensor in symmetries.tensors}
     layers = tuple(
@@ -131,6 +143,7 @@ class _Found(NamedTuple):
     n_left_alone: int
     diagonals: Mapping[str, Tensor]
     of_groups: Mapping[str, float]
+    vanishing: float = 0.0
 
 
 def _over_scales(symmetries: Symmetries, diagonals: Mapping[str, Tensor], rtol: float) -> _Found:
@@ -146,6 +159,7 @@ def _over_scales(symmetries: Symmetries, diagonals: Mapping[str, Tensor], rtol: 
         n_left_alone=int(best.left_alone.sum()),
         diagonals=diagonals,
         of_groups={},
+        vanishing=best.vanishing,
     )
 
 
@@ -174,7 +188,7 @@ def _over_all(
         status=status,
         position=Position(np.zeros_like(z)) if trace <= best.value * (1 + rtol) else position,
         log_scales=z,
-        n_left_alone=int(best.scales.left_alone.sum()),
+        n_left_alone=int((best.scales.left_alone & ~groups.own_scales()).sum()),
         diagonals=rest,
         of_groups=groups.after(best, channels @ z),
     )
@@ -226,6 +240,8 @@ def layers_of(
 ) -> dict[str, Layer]:
     """Return the weights whose rounding makes noise: all parameters with two dimensions or more.
 
+    Weights of 0 are rounded to 0, and make none.
+
     Parameters
     ----------
     symmetries : Symmetries
@@ -246,7 +262,8 @@ def layers_of(
         if tensor.name not in diagonals or len(tensor.shape) < 2:
             continue
         sizes = parameters[tensor.name].detach().cpu().double().abs()
-        amounts, out, into = by_channels(tensor, diagonals[tensor.name].cpu(), torch.sum)
+        noisy = diagonals[tensor.name].cpu().masked_fill(sizes == 0, 0.0)
+        amounts, out, into = by_channels(tensor, noisy, torch.sum)
         logarithms, _, _ = by_channels(tensor, sizes.log(), torch.amax)
         layers[tensor.name] = Layer(amounts, logarithms, out, into)
     return layers

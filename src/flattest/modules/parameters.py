@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -125,6 +125,35 @@ def kind_of(model: nn.Module) -> Kind:
     if dtypes & set(_HALVES):
         return Kind(torch.float32, devices.pop(), True, frozenset({torch.float32}), integers)
     return Kind(parameters[0].dtype, devices.pop(), False, dtypes, integers)
+
+
+def restore_dtypes(module: nn.Module, like: nn.Module) -> None:
+    """Give parameters and buffers the dtypes that they have in another module of the same kind.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module, changed in place.
+    like : torch.nn.Module
+        The other one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flattest.modules.parameters import restore_dtypes
+    >>> half = torch.nn.Linear(1, 1, dtype=torch.bfloat16)
+    >>> restore_dtypes(layer := torch.nn.Linear(1, 1), like=half)
+    >>> layer.weight.dtype
+    torch.bfloat16
+    """
+    dtypes = {name: tensor.dtype for name, tensor in _tensors(like)}
+    for name, tensor in _tensors(module):
+        tensor.data = tensor.data.to(dtypes.get(name, tensor.dtype))
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
 
 
 def choose(model: nn.Module, parameters: Any) -> list[Measured]:

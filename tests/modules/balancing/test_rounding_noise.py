@@ -5,49 +5,15 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from scaled_layers import chain, moved
 from scipy import optimize, sparse
 
 from flattest.modules.balancing import rounding_noise, strong_couplings
-from flattest.modules.balancing.coupled_layers import Layer, Limits, with_maxima
+from flattest.modules.balancing.coupled_layers import Limits, with_maxima
 from flattest.modules.balancing.equalisation import equalise
 from flattest.modules.balancing.rounding_noise import minimise_noise, noise
 from flattest.modules.balancing.strong_couplings import approximate_inverse
 from flattest.modules.balancing.terms import Terms
-
-
-def chain(seed, widths, depthwise=False):
-    """Weights and traces of a multilayer perceptron, with a layer of one weight per unit."""
-    rng = np.random.default_rng(seed)
-    hidden = widths[1:-1]
-    starts = np.concatenate([[1], 1 + np.cumsum(hidden)])
-    units = [start + np.arange(width) for start, width in zip(starts, hidden, strict=False)]
-    channels = [np.zeros(widths[0], int), *units, np.zeros(widths[-1], int)]
-    layers = []
-    for into, out in itertools.pairwise(channels):
-        weight = rng.normal(size=(len(out), len(into))) * rng.lognormal(0, 1, (len(out), 1))
-        layers.append(Layer(rng.lognormal(0, 1, weight.shape), np.log(abs(weight)), out, into))
-    n = int(sum(hidden))
-    if depthwise:
-        last = units[-1]
-        extra = n + 1 + np.arange(len(last))
-        layers[-1] = Layer(layers[-1].amounts, layers[-1].logarithms, layers[-1].out, extra)
-        layers.append(Layer(rng.random(len(last)), rng.normal(size=len(last)), extra, last))
-        n += len(last)
-    zero = sparse.csr_array((1, n))
-    return layers, sparse.csr_array(sparse.vstack([zero, sparse.eye_array(n)]))
-
-
-def moved(layers, channels, z):
-    y = channels @ z
-    return [
-        Layer(
-            layer.amounts * np.exp(-2 * layer.differences(y)),
-            layer.logarithms + layer.differences(y),
-            layer.out,
-            layer.into,
-        )
-        for layer in layers
-    ]
 
 
 def by_smoothing(layers, channels, start):

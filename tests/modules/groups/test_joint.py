@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from grouped_twins import twin
 from torch import nn
 
 import flattest as ft
 from flattest.modules.groups.joint import minimise_jointly
-from flattest.modules.symmetry.linear_group import Kind
 
 
 class LowRank(nn.Module):
@@ -57,24 +57,6 @@ def measured(net, X, y, symmetry="all"):
     return ft.measure(net, X, y, loss="cross_entropy", residual="none", symmetry=symmetry)
 
 
-def twin(net, X, seed, condition=1e4, spread=1):
-    """Apply random scales, and matrices of a condition with translations."""
-    found = ft.symmetries(net, X)
-    rng = np.random.default_rng(seed)
-    matrices, shifts = {}, {}
-    for number, group in enumerate(found.groups):
-        if group.kind is Kind.GENERAL:
-            left, right = (
-                np.linalg.qr(rng.normal(size=(group.size, group.size)))[0] for _ in range(2)
-            )
-            sizes = np.logspace(0, np.log10(condition), group.size)
-            matrices[number] = torch.from_numpy(left @ np.diag(sizes) @ right)
-            if group.translation is not None:
-                shifts[number] = torch.from_numpy(rng.normal(size=group.size))
-    z = rng.normal(0, spread, found.n_scales)
-    return found.transformed(net, z, matrices=matrices, shifts=shifts)
-
-
 @pytest.mark.parametrize(
     "kind",
     ["with biases", pytest.param("without biases", marks=pytest.mark.slow), "attention"],
@@ -86,7 +68,9 @@ def test_minimum_twins_and_the_module_there(kind):
     assert orbit.attained
     assert orbit.certificate < 1e-10
     assert orbit.n_groups == {"attention": 4}.get(kind, 1)
-    assert orbit.minimum < measured(net, X, y, "scales").orbit_minimum * (1 - 1e-4)
+    by_scales = measured(net, X, y, "scales").orbit
+    assert orbit.minimum < by_scales.minimum * (1 - 1e-4)
+    assert orbit.n_left_alone == by_scales.n_left_alone  # silent units, not what matrices scale
     other = measured(twin(net, X, 0), X, y)
     assert other.gauss_newton > 10 * flatness.gauss_newton
     assert other.orbit_minimum == pytest.approx(orbit.minimum, rel=1e-10)
@@ -94,6 +78,9 @@ def test_minimum_twins_and_the_module_there(kind):
     options = {"loss": "cross_entropy", "symmetry": "all", "return_report": True}
     new, report = ft.balance(net, X, y, **options)
     assert report.largest_change < 1e-10
+    assert report.n_left_alone == orbit.n_left_alone
+    assert "mixed by matrices" in repr(report)
+    assert "mixed by matrices" in report._repr_html_()
     assert (new(X) - net(X)).abs().max() < 1e-10
     own = measured(new, X, y)
     assert own.gauss_newton == pytest.approx(orbit.minimum, rel=1e-10)

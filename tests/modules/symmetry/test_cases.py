@@ -212,6 +212,58 @@ def test_a_rectifier_is_one_however_it_is_written(rectify):
     assert [entry.tied for entry in found.channels()][::2] == [4, 4, 0]
 
 
+# 25. What is gated scales, its gate does not; attention scales coordinate by coordinate.
+@pytest.mark.parametrize(
+    ("gate", "free"), [(F.silu, 6), (F.gelu, 6), (torch.sigmoid, 6), (F.relu, 12)]
+)
+def test_gated_layers(gate, free):
+    module = Applied(
+        lambda m, x: m.d(gate(m.g(x)) * m.u(x)),
+        g=nn.Linear(3, 6),
+        u=nn.Linear(3, 6),
+        d=nn.Linear(6, 2),
+    ).double()
+    found = symmetries(module, torch.randn(5, 3).double())
+    assert found.n_scales == free
+    assert ("g.weight" in found.frozen) == (free == 6)
+    tensors = {tensor.name: tensor for tensor in found.tensors}
+    z = RNG.standard_normal(free)
+    up, down = (tensors[name].log_scales(z) for name in ("u.weight", "d.weight"))
+    if free == 6:
+        torch.testing.assert_close(up, torch.tensor(z)[:, None])
+        torch.testing.assert_close(down, -torch.tensor(z).expand(2, 6))
+    assert change(found, (torch.randn(4, 3).double(),)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("between", "free"),
+    [
+        (lambda q: q, 4 + 4),
+        (F.leaky_relu, 4 + 4),
+        (lambda q: F.layer_norm(q, (2,)), 4),  # what is normalised does not scale
+        (F.gelu, 4),
+    ],
+)
+def test_attention_scales_coordinates(between, free):
+    def forward(m, x):
+        q, k, v = (layer(x).unflatten(-1, (2, 2)).transpose(1, 2) for layer in (m.q, m.k, m.v))
+        y = F.scaled_dot_product_attention(between(q), between(k), v)
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    layers = {name: nn.Linear(4, 4) for name in "qkvo"}
+    module, inputs = Applied(forward, **layers).double(), (torch.randn(3, 5, 4).double(),)
+    found = symmetries(module, *inputs)
+    assert found.n_scales == free
+    z = RNG.standard_normal(free)
+    logs = {tensor.name: tensor.log_scales(z).expand(tensor.shape) for tensor in found.tensors}
+    q, k, v, o = (logs[f"{name}.weight"] for name in "qkvo")
+    torch.testing.assert_close(v, -o.T)
+    if free == 8:
+        torch.testing.assert_close(q, -k)
+        assert len(torch.cat([q, v]).unique()) == 8
+    assert change(found, inputs) < 1e-12
+
+
 # 26. Dead channels are named.
 def test_dead_channels_are_reported():
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
@@ -266,6 +318,31 @@ def test_copies_are_of_the_same_kind(dtype, batch_norm):
             assert torch.equal(value, before[name])
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("batch_norm", ["keep", "fold"])
+@pytest.mark.parametrize("objective", ["trace", "range", "quantisation"])
+def test_balanced_modules_are_of_the_same_kind(dtype, batch_norm, objective):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(2, 4, 3), normalised(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2))
+        module, x = nn.Sequential(*layers).to(dtype).eval(), x_2d(size=5).to(dtype)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    options = {"loss": "cross_entropy", "batch_norm": batch_norm, "objective": objective}
+    y = torch.tensor([0, 1, 1])
+    copied = ft.balance(module, x, y, **options)
+    assert type(copied) is type(module)
+    assert list(copied.state_dict()) == list(before)
+    for name, value in copied.state_dict().items():
+        assert value.dtype == before[name].dtype
+        if "running" in name and batch_norm == "keep":
+            assert torch.equal(value, before[name])
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+    again = ft.balance(copied, x, y, **options)
+    for name, value in again.state_dict().items():
+        assert value.equal(copied.state_dict()[name]), name
 
 
 def test_tied_weights_are_scaled_once():

@@ -7,5 +7,6 @@ do not vanish in the infimum, and so whether it is attained. `newton` minimises 
 bounds the error from below by a dual point; `minimum` ties these together. `rounding_noise` does
 the same for the noise of rounding to few bits, where maxima of weights enter: `coupled_layers`
 makes variables and inequalities of them, under which `interior_point` minimises, with the linear
-systems of `strong_couplings`. `equalisation` is the older heuristic for that.
+systems of `strong_couplings`. `equalisation` is the older heuristic for that, and `nearly_dead`
+tells which units are better left where they are.
 """

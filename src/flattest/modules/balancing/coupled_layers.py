@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from flattest.modules.balancing.terms import Grid, Listed, Part, Vector
@@ -57,6 +57,13 @@ class Layer:
         with np.errstate(divide="ignore"):
             amounts = np.exp(np.log(self.amounts) - 2 * v - np.log(scale))
         return Layer(amounts, self.logarithms + v, self.out, self.into)
+
+    def without(self, some: Bool[np.ndarray, " m"]) -> Layer:
+        """Return the layer with zeros for the weights of some channels, one flag for each."""
+        out, into = some[self.out], some[self.into]
+        gone = out[:, None] | into if self.amounts.ndim == 2 else out | into
+        logarithms = np.where(gone, -np.inf, self.logarithms)
+        return Layer(np.where(gone, 0.0, self.amounts), logarithms, self.out, self.into)
 
     def part(self) -> Part:
         """Return the amounts as terms."""

@@ -21,11 +21,58 @@ from flattest.modules.balancing.coupled_layers import Layer
 from flattest.modules.balancing.terms import Vector
 
 
+class Ranges:
+    """The largest weights that grow with each scale, and the largest that shrink.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        The layers.
+    channels : sparse array of shape (m, n)
+        The channels as combinations of free scales.
+    """
+
+    def __init__(self, layers: Sequence[Layer], channels: sparse.csr_array) -> None:
+        self._layers, self._channels = layers, channels
+        columns = sparse.csc_array(channels)
+        self._up = sparse.csr_array(columns.maximum(0))
+        self._down = sparse.csr_array((-columns).maximum(0))
+        self._distinct = [
+            tuple(len(np.unique(ends)) == len(ends) for ends in (layer.out, layer.into))
+            for layer in layers
+        ]
+
+    def at(self, z: Vector) -> tuple[Vector, Vector]:
+        """Return their logarithms at a point; minus infinity where there are none.
+
+        Parameters
+        ----------
+        z : array of shape (n,)
+            The log scales.
+
+        Returns
+        -------
+        grown, shrunk : array of shape (n,)
+            Of each scale.
+        """
+        y = self._channels @ z
+        inward, outward = (np.full(len(y), -np.inf) for _ in range(2))
+        for layer, once in zip(self._layers, self._distinct, strict=True):
+            sizes = layer.logarithms + layer.differences(y)
+            grid = sizes.ndim == 2
+            _raise(inward, layer.out, sizes.max(1) if grid else sizes, once[0])
+            _raise(outward, layer.into, sizes.max(0) if grid else sizes, once[1])
+        grown = np.maximum(_largest(self._up, inward), _largest(self._down, outward))
+        shrunk = np.maximum(_largest(self._up, outward), _largest(self._down, inward))
+        return grown, shrunk
+
+
 def equalise(
     layers: Sequence[Layer],
     channels: sparse.csr_array,
     tolerance: float = 1e-9,
     max_rounds: int = 2000,
+    start: Vector | None = None,
 ) -> Vector:
     """Return the log scales that equalise ranges.
 
@@ -36,9 +83,12 @@ def equalise(
     channels : sparse array of shape (m, n)
         The channels as combinations of free scales.
     tolerance : float
-        The largest change of a log scale at which to stop.
+        The largest change of a log scale at which to stop. Where one round from scales of 1 would
+        change none by more than ten times that, all stay at 1.
     max_rounds : int
         The largest number of rounds.
+    start : array of shape (n,), optional
+        Where to start otherwise.
 
     Returns
     -------
@@ -57,30 +107,23 @@ def equalise(
     >>> np.exp(equalise([into, out], channels)).round(6)
     array([0.5])
     """
-    columns = sparse.csc_array(channels)
-    z = np.zeros(channels.shape[1])
-    up = [sparse.csr_array(columns.maximum(0)), sparse.csr_array((-columns).maximum(0))]
-    distinct = [
-        tuple(len(np.unique(ends)) == len(ends) for ends in (layer.out, layer.into))
-        for layer in layers
-    ]
+    ranges, z = Ranges(layers, channels), np.zeros(channels.shape[1])
+    if np.abs(_change(ranges, z)).max(initial=0.0) < 10 * tolerance:
+        return z
+    z = z if start is None else start
     for _ in range(max_rounds):
-        y = channels @ z
-        inward, outward = (np.full(len(y), -np.inf) for _ in range(2))
-        for layer, once in zip(layers, distinct, strict=True):
-            sizes = layer.logarithms + layer.differences(y)
-            grid = sizes.ndim == 2
-            _raise(inward, layer.out, sizes.max(1) if grid else sizes, once[0])
-            _raise(outward, layer.into, sizes.max(0) if grid else sizes, once[1])
-        grown = np.maximum(_largest(up[0], inward), _largest(up[1], outward))
-        shrunk = np.maximum(_largest(up[0], outward), _largest(up[1], inward))
-        both = np.isfinite(grown) & np.isfinite(shrunk)
-        # Half of what one unit alone would need, since its neighbours move as well.
-        change = np.where(both, 0.25 * (np.where(both, shrunk, 0) - np.where(both, grown, 0)), 0.0)
-        z += change
-        if np.abs(change).max(initial=0.0) < tolerance:
+        change = _change(ranges, z)
+        z = z + change
+        if np.abs(change).max() < tolerance:
             break
     return z
+
+
+def _change(ranges: Ranges, z: Vector) -> Vector:
+    """Return half of what each unit alone would need, since its neighbours move as well."""
+    grown, shrunk = ranges.at(z)
+    both = np.isfinite(grown) & np.isfinite(shrunk)
+    return np.where(both, 0.25 * (np.where(both, shrunk, 0) - np.where(both, grown, 0)), 0.0)
 
 
 def _raise(totals: np.ndarray, where: np.ndarray, values: np.ndarray, once: bool) -> None:

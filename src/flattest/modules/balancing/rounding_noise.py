@@ -8,7 +8,10 @@ times the tensor's trace. Over scales,
 
 is convex: with a variable :math:`s_l` for the logarithm of each maximum it is a sum of exponentials
 of linear functions under linear inequalities (`coupled_layers`), a geometric programme, which
-`interior_point` solves from where ranges are equalised.
+`interior_point` solves from where ranges are equalised. Weights of 0 are rounded to 0 and make no
+noise. Where their G is left out the minimum is attained, since no term falls along a direction in
+which no weight outgrows its layer's maximum. Units that carry next to nothing are left at scale 1
+(`nearly_dead`).
 
 References
 ----------
@@ -23,17 +26,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 from scipy import sparse
 
 from flattest.modules.balancing.coupled_layers import Layer, Limits, with_maxima
 from flattest.modules.balancing.equalisation import equalise
 from flattest.modules.balancing.interior_point import InteriorPoint
+from flattest.modules.balancing.nearly_dead import leave_alone
 from flattest.modules.balancing.terms import Listed, Terms, Vector
 
 _STEPS, _ROUNDS, _STILL = 100, 200, 1e-3
 """Steps at most, and of equalisation to start from: rounds, and the change that ends them."""
 _FAINT = 1e-14
 """What holds scales where they are, all together, relative to the noise."""
+_NOTHING = 0.1
+"""What leaving units alone may cost, relative to the gap that is asked for."""
 _FAR = 1e-3
 """The part of the noise at which the way begins anew."""
 _MARGIN = 0.3
@@ -54,6 +61,8 @@ class NoiseMinimum:
         A bound of ``value`` less the infimum.
     before, equalised : float
         The value without scales, and that of cross-layer equalisation.
+    left_alone : array of bool, of shape (n,)
+        Scales left at 1, since their units carry nothing, or next to nothing.
     n_steps : int
         The steps taken.
     converged : bool
@@ -65,6 +74,7 @@ class NoiseMinimum:
     gap: float
     before: float
     equalised: float
+    left_alone: Bool[np.ndarray, " n"]
     n_steps: int
     converged: bool
 
@@ -123,7 +133,8 @@ def minimise_noise(
     # Without noise or without weights a layer asks for nothing, and its maximum would drift.
     live = [each for each in layers if each.amounts.any() and np.isfinite(each.logarithms).any()]
     if before == 0 or not live:
-        return NoiseMinimum(before, start, 0.0, before, after, 0, True)
+        idle = np.ones(len(start), dtype=bool)
+        return NoiseMinimum(before, start, 0.0, before, after, idle, 0, True)
     best, best_value = (equalised, after) if after < before else (start, before)
     origin, scale = equalised, best_value
     inside, faint = _inside(live, channels, origin, scale)
@@ -141,11 +152,13 @@ def minimise_noise(
             # Faint terms are faint beside what the noise is here.
             origin, scale = best, best_value
             inside, faint = _inside(live, channels, origin, scale)
-    gap = best_value - bound
     if before - bound <= 10 * rtol * before:
-        best, best_value, gap = start, before, before - bound
-    converged = gap <= 10 * rtol * best_value
-    return NoiseMinimum(best_value, best, max(gap, 0.0), before, after, steps, converged)
+        best = start
+    best, left_alone = leave_alone(live, channels, best, _NOTHING * rtol)
+    value = noise(layers, channels, best)
+    gap = max(value - bound, 0.0)
+    converged = gap <= 10 * rtol * value
+    return NoiseMinimum(value, best, gap, before, after, left_alone, steps, converged)
 
 
 def _inside(
