@@ -83,7 +83,7 @@ def test_costs_of_transposed_convolutions_are_those_of_their_output_channels():
     flatness = ft.measure(net, X, y)
     found = ft.allocate_bits(flatness, net, budget=5, weighed="diagonal")
     error = (ft.quantise(net, found).weight - net.weight).square()
-    expected = 0.5 * float((flatness.diagonal()["weight"] * error).sum())
+    expected = 0.5 * (flatness.diagonal()["weight"] * error).sum().item()
     assert found.cost == pytest.approx(expected, rel=1e-12)
 
 
