@@ -1,7 +1,12 @@
-"""The networks on which traces are measured, with their data; random weights, drawn by seeds."""
+"""The networks on which traces are measured, with their data, drawn by seeds.
+
+Weights are random but for those of the small GPT, of which the Hessian's trace would be about 0: it
+is trained on a Markov chain, once per process.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -148,9 +153,51 @@ def resnet20(classes: int = 10) -> Problem:
     return _classes(ResNet20(classes), torch.randn(64, 3, 32, 32, generator=_generator()), classes)
 
 
-def small_gpt() -> Problem:
+_VOCABULARY, _LENGTH, _STEPS = 256, 64, 300
+
+
+def sequences(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw sequences of a Markov chain in which each token has four successors, and targets."""
+    chances = torch.tensor([0.5, 0.25, 0.15, 0.1])
+    following = torch.randint(0, _VOCABULARY, (_VOCABULARY, len(chances)), generator=_generator())
+    generator = torch.Generator().manual_seed(seed)
+    tokens = [torch.randint(0, _VOCABULARY, (n,), generator=generator)]
+    for _ in range(_LENGTH):
+        which = torch.multinomial(chances, n, replacement=True, generator=generator)
+        tokens.append(following[tokens[-1], which])
+    X = torch.stack(tokens, dim=1)
+    return X[:, :-1], X[:, 1:]
+
+
+@functools.cache
+def _trained() -> dict[str, Tensor]:
+    """Train the small GPT on sixteen new sequences at each step."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT(_VOCABULARY, 128, 6, 4, _LENGTH)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=20)
+    for step in range(_STEPS):
+        X, y = sequences(16, seed=1 + step)
+        optimiser.zero_grad()
+        F.cross_entropy(model(X), y).backward()
+        optimiser.step()
+        warmup.step()
+    return model.state_dict()
+
+
+def fresh_gpt() -> Problem:
+    """Make the small GPT with random weights and targets."""
     X = torch.randint(0, 256, (4, 65), generator=_generator())
-    return Problem(GPT(256, 128, 6, 4, 64).eval(), X[:, :-1], X[:, 1:], nn.CrossEntropyLoss())
+    model = GPT(_VOCABULARY, 128, 6, 4, _LENGTH)
+    return Problem(model.eval(), X[:, :-1], X[:, 1:], nn.CrossEntropyLoss())
+
+
+def small_gpt() -> Problem:
+    """Make the trained one, with sequences that it has not seen."""
+    model = GPT(_VOCABULARY, 128, 6, 4, _LENGTH)
+    model.load_state_dict(_trained())
+    return Problem(model.eval(), *sequences(4, seed=0), nn.CrossEntropyLoss())
 
 
 def gpt2() -> Problem:

@@ -68,6 +68,29 @@ def traces() -> str:
     return "\n".join(lines)
 
 
+_NO_SCALE = 0.05  # of tr G: below it tr H says nothing of how large errors are
+
+
+def residual() -> str:
+    """Show the noise of one probe of the residual part, from the stored results."""
+    import quote
+
+    lines = [
+        "| network | weights | tr H / tr G | error, of tr H | error, of tr G |",
+        "|---|---|---|---|---|",
+    ]
+    for row in quote.read("residual")["results"]:
+        ratio = 1 + row["residual"] / row["gauss_newton"]
+        cells = ["exact", "exact"]
+        if row["double_backwards"]:
+            names = ("per_double_backward", "per_double_backward_of_gauss_newton")
+            cells = [f"{row[name]:.1%}" for name in names]
+            cells[0] = cells[0] if abs(ratio) > _NO_SCALE else "(tr H is about 0)"
+        weights = "trained" if row["trained"] else "random"
+        lines.append(f"| {row['network']} | {weights} | {ratio:.3f} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
 def _passes(row: dict[str, Any]) -> str:
     """Say what one way took on one network."""
     if "error" in row:
@@ -292,6 +315,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "figures.md": figures,
     "rounding.md": rounding,
     "environments.md": environments,
+    "residual.md": residual,
     "traces.md": traces,
     "flat.md": flat,
     "laplace.md": laplace,

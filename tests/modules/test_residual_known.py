@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from modules_oracles import Case, Lambda, dense_diagonals, mlp, squared
 from torch import Tensor, nn
 
+from flattest.modules import residual_recursion
 from flattest.modules.residual import residual_trace
 from flattest.modules.residual_graph import find_uses
 from flattest.modules.residual_known import Known, known_curvatures
@@ -79,8 +80,13 @@ def matrix(known: Known) -> Tensor:
 
 
 def check(case: Case) -> list[bool]:
-    """Compare with the dense matrices; return where all is known, by layer."""
-    complete = []
+    """Compare with the dense matrices; return where two terms are all, by layer."""
+    return [known is not None and known.complete for known in compared(case)]
+
+
+def compared(case: Case) -> list[Known | None]:
+    """Compare what is known of each layer with the dense matrices, and return it."""
+    found = []
     for _, known, dense in known_of(case):
         if known is not None:
             own = matrix(known)
@@ -89,8 +95,11 @@ def check(case: Case) -> list[bool]:
             assert (own - own.mT).abs().max() <= 1e-12 * size
             if known.complete:
                 assert (own - dense).abs().max() <= 1e-11 * max(size, float(dense.abs().max()))
-        complete.append(known is not None and known.complete)
-    return complete
+            if known.whole is not None:
+                difference = (known.whole.flatten() - dense.diagonal()).abs().max()
+                assert difference <= 1e-11 * max(size, float(dense.abs().max()))
+        found.append(known)
+    return found
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -136,10 +145,11 @@ def test_what_is_complete_is_all(
     widths: list[int], names: list[str], skip: int, shape: tuple[int, ...], bias: bool, seed: int
 ) -> None:
     case = case_of(Net(widths, names, skip, bias), shape, seed)
-    complete = check(case)
-    assert not complete[-1]  # the last layer is proved linear, so that nothing is to be known
+    found = compared(case)
+    assert found[-1] is None  # the last layer is proved linear, so that nothing is to be known
     if skip >= len(widths) and "log" not in names[: len(widths)]:
-        assert all(complete[-3:-1])
+        assert all(known.complete for known in found[-3:-1])
+        assert all(known.exact for known in found[:-1])
 
 
 def extra(rows: nn.Module, shape: tuple[int, ...] = (4, 3)) -> Case:
@@ -148,7 +158,6 @@ def extra(rows: nn.Module, shape: tuple[int, ...] = (4, 3)) -> Case:
 
 SMALL = {"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "c": nn.Linear(3, 2)}
 MORE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
-    "three activations": lambda s, x: s.c(s.b(s.b(s.a(x).tanh()).tanh()).tanh()),
     "a softmax": lambda s, x: s.c(s.b(s.a(x).tanh()).softmax(-1)),
     "layer norm": lambda s, x: s.c(F.layer_norm(s.a(x).tanh(), (3,))),
     "a product with itself": lambda s, x: s.c((u := s.a(x)).tanh() * u),
@@ -158,10 +167,16 @@ MORE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "a weight that depends on it": lambda s, x: s.c(
         torch.addmm(s.b.bias, (u := s.a(x)).tanh(), u[:3]).tanh()
     ),
+    "a softmax further on": lambda s, x: s.c(s.b(s.b(s.a(x).tanh()).tanh()).softmax(-1)),
+    "a late bias that depends on it": lambda s, x: s.c(
+        torch.addmm((u := s.a(x)), s.b(u.tanh()).tanh(), s.b.weight).tanh()
+    ),
+    "a late sum that depends on it": lambda s, x: s.c(
+        ((u := s.a(x)) + s.b(s.b(u.tanh()).tanh())).tanh()
+    ),
     "two ways": lambda s, x: s.c(s.b((u := s.a(x)).tanh()).tanh() + u.cumsum(-1).exp()),
     "rows mixed": lambda s, x: s.c((s.a(x).tanh().T @ s.a(x).tanh()).tanh()),
     "turned": lambda s, x: s.c(s.a(x).T.reshape(4, 3).tanh() @ s.b.weight).exp(),
-    "smooth outputs": lambda s, x: s.c(s.b(s.a(x).tanh()).tanh()).exp(),
 }
 
 
@@ -171,7 +186,7 @@ def test_what_is_not_all(name: str) -> None:
     case = extra(Lambda(MORE[name], **SMALL))
     uses = {use.names[0]: known for use, known, _ in known_of(case)}
     first = uses.get("a.weight")
-    assert first is None or not first.complete
+    assert first is None or not first.exact
     check(case)
     truth = dense_diagonals(case)
     found = residual_trace(
@@ -185,6 +200,64 @@ def test_what_is_not_all(name: str) -> None:
     for one, entry in found.tensors.items():
         error = abs(entry.value - truth.residual(one))
         assert error <= 4.5 * (entry.standard_error or 0) + 1e-10 * truth.size, one
+
+
+CHAINS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "three activations": lambda s, x: s.c(s.b(s.b(s.a(x).tanh()).tanh()).tanh()),
+    "pieces between": lambda s, x: s.c(s.b(s.b(s.b(s.a(x).relu()).tanh()).abs()).exp()),
+    "two functions of one result": lambda s, x: (
+        s.c(s.b(s.b((u := s.a(x)).tanh()).tanh()).tanh()) + s.c(s.b(s.b(u.exp()).sin().tanh()))
+    ),
+    "two layers behind one": lambda s, x: (
+        s.c(s.b(s.d(u := s.a(x).tanh()).tanh()).tanh()) + s.c(s.b(s.b(u).sigmoid()).exp())
+    ),
+    "smooth outputs": lambda s, x: s.c(s.b(s.a(x).tanh()).tanh()).exp(),
+    "a last sum": lambda s, x: x + s.e(s.b(s.b(s.b(s.a(x).tanh()).tanh()).tanh()).tanh()),
+    "rows in another shape": lambda s, x: s.c(
+        s.b(s.b(s.a(x[:, None]).tanh().flatten(0, 1)).tanh().view(2, 2, 3)).tanh()
+    ).exp(),
+}
+
+
+@pytest.mark.parametrize("method", ["exact", "estimate"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains_of_any_length(name: str, method: str) -> None:
+    more = {"d": nn.Linear(3, 3, bias=False), "e": nn.Linear(3, 3)}
+    case = extra(Lambda(CHAINS[name], **SMALL, **more))
+    known = {use.names[0]: part for use, part, _ in known_of(case)}
+    if name != "two functions of one result":  # a sine is not in the table
+        assert known["a.weight"].whole is not None
+    compared(case)
+    truth = dense_diagonals(case)
+    found = residual_trace(case.linearised, case.tensors, method=method, random_state=0)
+    for one, entry in found.tensors.items():
+        error = abs(entry.value - truth.residual(one))
+        assert error <= 4.5 * (entry.standard_error or 0) + 1e-10 * truth.size, one
+
+
+def test_rows_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = case_of(mlp(nn.GELU, 3, 4, 5, 4, 3, 2), (7, 3))
+    whole = [known.whole for known in compared(case)[:3] if known is not None]
+    monkeypatch.setattr(residual_recursion, "_ENTRIES", 50)  # two rows of five units
+    parts = [known.whole for known in compared(case)[:3] if known is not None]
+    for one, other in zip(whole[:2], parts[:2], strict=True):
+        assert one.shape == (7, one.shape[1])
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=0)
+
+
+def test_wide_layers_are_probed() -> None:
+    """As much work as 64 double backwards is done exactly whatever is asked for; more is not."""
+    wide = mlp(nn.GELU, 3, 250, 250, 250, 250, 2)
+    case = case_of(wide, (2, 3))
+    with torch.no_grad():
+        for tensor in case.tensors.values():
+            tensor /= 8
+    found = residual_trace(case.linearised, case.tensors, method="estimate", random_state=0)
+    exact = [entry.standard_error is None for entry in found.tensors.values()]
+    assert exact == [False] * 2 + [True] * 8  # of the first layer only: it takes the most
+    truth = residual_trace(case.linearised, case.tensors)
+    assert truth.double_backwards == 0
+    assert abs(found.value - truth.value) <= 4.5 * found.standard_error
 
 
 def test_what_is_known_is_no_noise() -> None:

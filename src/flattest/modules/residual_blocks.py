@@ -222,7 +222,7 @@ class KnownBlock(Block):
     use : Use
         The layer.
     known : Known
-        The second derivative in its result, complete.
+        The second derivative in its result, of which the whole diagonal is known.
     """
 
     def __init__(self, use: Use, known: Known) -> None:
@@ -413,7 +413,7 @@ def known_rows(use: Use, known: Known) -> list[Float[Tensor, " rows"]]:
         One per tensor, row by row.
     """
     assert isinstance(use, LinearUse)
-    diagonal = known.diagonal().sum(dim=1)
+    diagonal = (known.diagonal() if known.whole is None else known.whole).sum(dim=1)
     return [size * diagonal for size in use.sizes()]
 
 

@@ -22,6 +22,7 @@ from flattest.modules.residual_graph import find_uses
 from flattest.modules.residual_known import Known, known_curvatures
 from flattest.modules.residual_uses import LinearUse, Use
 
+_CLOSED_FORM = 64  # double backwards that a closed form may be worth whatever is asked for
 _DEGREES = 7  # degrees of freedom of a block's variance at least: independent samples, less means
 
 
@@ -121,11 +122,12 @@ def divide(
     ([10.0], 'exact: in closed form')
     """
     found = find_uses(outputs, tensors)
-    known = {use.names: part for use, part in known_curvatures(outputs, cotangent, found) if part}
+    pairs = known_curvatures(outputs, cotangent, found, max(limit, _CLOSED_FORM))
+    known = {use.names: part for use, part in pairs if part}
     closed = [
         KnownBlock(use, part)
         for use in found
-        if (part := known.get(use.names)) is not None and part.complete
+        if (part := known.get(use.names)) is not None and part.exact
     ]
     done = {name for block in closed for name in block.names}
     rest = {name: tensor for name, tensor in tensors.items() if name not in done}

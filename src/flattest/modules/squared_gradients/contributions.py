@@ -18,8 +18,8 @@ from torch import Tensor
 
 from flattest.modules.squared_gradients.forms import Forms
 
-CHUNK = 1 << 22
-"""Entries of per-sample gradients that are formed together."""
+CHUNK = 1 << 19
+"""Entries of per-sample gradients that are formed together: some MB, which stay in the cache."""
 
 
 class Contribution(ABC):

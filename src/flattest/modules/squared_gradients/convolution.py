@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -86,18 +86,17 @@ def unfold(
     strides, dilations = node._saved_stride, node._saved_dilation
     padding = [amount for amount in reversed(node._saved_padding) for _ in range(2)]
     padded = F.pad(images, padding) if any(padding) else images
-    # Tap by tap, as runs of positions are copied faster than runs of taps.
-    taps = list(itertools.product(*(range(size) for size in kernel)))
-    patches = images.new_empty(*images.shape[:2], len(taps), *positions)
-    for number, tap in enumerate(taps):
-        seen = tuple(
-            slice(place * dilation, place * dilation + stride * (count - 1) + 1, stride)
-            for place, dilation, stride, count in zip(
-                tap, dilations, strides, positions, strict=True
-            )
-        )
-        patches[:, :, number] = padded[:, :, *seen]
-    return patches.flatten(3)
+    steps = padded.stride()[2:]
+    # As a view first, which one copy makes dense.
+    view = padded.as_strided(
+        (*padded.shape[:2], *kernel, *positions),
+        (
+            *padded.stride()[:2],
+            *(step * dilation for step, dilation in zip(steps, dilations, strict=True)),
+            *(step * stride for step, stride in zip(steps, strides, strict=True)),
+        ),
+    )
+    return view.reshape(*padded.shape[:2], math.prod(kernel), math.prod(positions))
 
 
 RULES = {"ConvolutionBackward0": convolution}
