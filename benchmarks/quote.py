@@ -123,7 +123,8 @@ def _trace_row(name: str, label: str) -> str:
         for way, each in ways.items()
         if not way.startswith("flattest")
     )
-    return f"| {label} | {_passes(ours)} passes{', exact' * same} | {theirs} |"
+    exact = ours["relative_spread"] == 0
+    return f"| {label} | {_passes(ours)} passes{', exact' * exact} | {theirs} |"
 
 
 def _passes(way: dict[str, Any]) -> str:
