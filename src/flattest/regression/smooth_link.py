@@ -7,10 +7,9 @@ one part, or one in linear units and one in logarithms, and predicts their avera
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +19,7 @@ from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
 from flattest.regression.predictive import Predictive
 from flattest.regression.projection_search import (
+    Found,
     StartsOn,
     search,
     search_again,
@@ -30,6 +30,9 @@ from flattest.regression.training_data import TrainingData
 from flattest.regression.tuning import NETWORK_ERRORS
 from flattest.regression.variation import Variation
 from flattest.threads import one_thread
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROWS = 4096  # predicted together, to bound the memory
 
@@ -142,8 +145,7 @@ class SmoothLink(NamedTuple):
         starts_on = starts_of(data._replace(target=rows.y[:, 0]))
         with one_thread():
             found = search(rows, k, starts_on, rng, step, by_feature=data.has_axes)
-        mixture = Mixture.of(found.processes, found.shares, rows, rng)
-        return cls._of(mixture, units, data, found.candidates)
+        return cls._of_found(found, rows, units, data, rng)
 
     def fitted_again(
         self,
@@ -172,8 +174,20 @@ class SmoothLink(NamedTuple):
         ]
         with one_thread():
             found = search_again(rows, k, before, rng)
+        return self._of_found(found, rows, units, data, rng)
+
+    @classmethod
+    def _of_found(
+        cls,
+        found: Found,
+        rows: Data,
+        units: TargetScale,
+        data: TrainingData,
+        rng: np.random.Generator,
+    ) -> SmoothLink:
+        """Condition what was found on all rows."""
         mixture = Mixture.of(found.processes, found.shares, rows, rng)
-        return self._of(mixture, units, data, found.candidates)
+        return cls._of(mixture, units, data, found.candidates)
 
     @classmethod
     def _of(
@@ -318,6 +332,8 @@ def _variation(mixture: Mixture, data: TrainingData) -> Variation:
 
 def tabulated(processes: list[Process]) -> pd.DataFrame:
     """Tabulate processes as `MultiIndexRegressor.candidates_` shows them."""
+    import pandas as pd  # who only predicts has no use for it
+
     return pd.DataFrame(
         {
             "n_directions": [process.n_directions for process in processes],
