@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flattest.regression.denormals import no_denormals
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
@@ -33,8 +34,6 @@ from flattest.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_ROWS = 4096  # predicted together, to bound the memory
 
 _FITTED = {"projection": "directions", "lengths": "lengths", "scale": "scale"}
 
@@ -143,7 +142,7 @@ class SmoothLink(NamedTuple):
         rows = _rows(data, units, y)
         k = min(k, data.basis.shape[1]) if k else None
         starts_on = starts_of(data._replace(target=rows.y[:, 0]))
-        with one_thread():
+        with one_thread(), no_denormals():
             found = search(rows, k, starts_on, rng, step, by_feature=data.has_axes)
         return cls._of_found(found, rows, units, data, rng)
 
@@ -172,7 +171,7 @@ class SmoothLink(NamedTuple):
             else process
             for process in worth_fitting_again(self.candidates, len(rows.y))
         ]
-        with one_thread():
+        with one_thread(), no_denormals():
             found = search_again(rows, k, before, rng)
         return self._of_found(found, rows, units, data, rng)
 
@@ -266,9 +265,9 @@ class SmoothLink(NamedTuple):
         The outputs are a network's predictions. They are taken for observations of the function,
         and so count where the data say little, as beyond their range.
         """
-        pairs = zip(inputs.split(_ROWS), outputs.split(_ROWS), strict=True)
-        found = [self._functions(rows @ self.basis, theirs) for rows, theirs in pairs]
-        means, variances = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
+        z = inputs @ self.basis
+        functions = [part(z, outputs) for part in self.parts]
+        means, variances = (torch.stack(values) for values in zip(*functions, strict=True))
         return Predictive(
             units=tuple(part.units for part in self.parts),
             shares=tuple(part.share for part in self.parts),
@@ -276,11 +275,6 @@ class SmoothLink(NamedTuple):
             variances=variances,
             noises=means.new_tensor([part.mixture.noise for part in self.parts]),
         )
-
-    def _functions(self, z: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of each part's function."""
-        means, variances = zip(*(part(z, outputs) for part in self.parts), strict=True)
-        return torch.stack(means), torch.stack(variances)
 
     def left_out(
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
@@ -298,8 +292,7 @@ class SmoothLink(NamedTuple):
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
     ) -> tuple[Tensor, Tensor]:
         """Return the first part's residuals of any rows in its units, and their standard errors."""
-        moments = [self.mixture(rows @ self.basis) for rows in inputs.split(_ROWS)]
-        mean, variance, doubt = (torch.cat(values) for values in zip(*moments, strict=True))
+        mean, variance, doubt = self.mixture(inputs @ self.basis)
         target = self.units(torch.from_numpy(y)).to(mean)
         return target - mean, (variance + doubt + self.mixture.noise).sqrt()
 
@@ -323,11 +316,9 @@ def _variation(mixture: Mixture, data: TrainingData) -> Variation:
     """Decompose the average gradient outer product of the mean."""
     # In an orthonormal basis of the span: more digits than in all coordinates.
     Q = torch.linalg.qr(data.basis @ mixture.span)[0]
-    M = Q.new_zeros(Q.shape[1], Q.shape[1])
-    for rows, weight in zip(data.inputs.split(_ROWS), data.weight.split(_ROWS), strict=True):
-        slopes = mixture.gradients(rows @ data.basis) @ (data.basis.T @ Q)
-        M += (slopes * weight[:, None]).T @ slopes / len(data.inputs)
-    return Variation.of(M, Q)
+    slopes = mixture.gradients(data.inputs @ data.basis) @ (data.basis.T @ Q)
+    weighted = slopes * (data.weight / len(slopes))[:, None]
+    return Variation.of(weighted.T @ slopes, Q, weighted.sum(0))
 
 
 def tabulated(processes: list[Process]) -> pd.DataFrame:
