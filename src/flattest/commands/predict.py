@@ -121,8 +121,10 @@ def _warn(encoded: Encoded) -> None:
 def _predictions(model: Path, encoded: Encoded, level: float | None) -> list[list[float | bool]]:
     """Predict, with intervals where a level is given, and tell extrapolation."""
     from flattest.tables.saved_model import SavedModel
+    from flattest.threads import one_thread
 
-    loaded = SavedModel.load(model)
+    with one_thread():  # to start the others takes longer than to condition on the rows
+        loaded = SavedModel.load(model)
     results: tuple[np.ndarray, ...] = (
         loaded.predict_interval(encoded.features, level)
         if level
