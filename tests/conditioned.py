@@ -40,7 +40,7 @@ def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Stan
     process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
     data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
     mixture = Mixture.exactly([process], [1.0], data)
-    variation = Variation(basis[0, :1], basis[:, :1])
+    variation = Variation(basis[0, :1], basis[:, :1], basis[0, :1])
     limits = Limits.of(variation, inputs)
     parts = (Part(mixture, units),)
     return SmoothLink(parts, basis, limits, [], variation), standardise

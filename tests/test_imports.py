@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 import flattest
 from flattest.tables.encoding import learn_encoding
-from flattest.tables.model_file import FORMAT
+from flattest.tables.model_file import FORMAT, MODEL_FILE
+from flattest.tables.saved_model import SavedModel
 
 INIT = Path(flattest.__file__)
 HEAVY = ("matplotlib", "pandas", "sklearn", "scipy.stats", "rich")
@@ -87,24 +88,42 @@ def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "content", [None, "", "x,y\n1,2\n1,2,3\n", "x,z,y\n" + "1,a,b\nmany,c,d\n2,1e200,e\n" * 9]
 )
-def test_a_bad_file_is_named_without_torch(tmp_path: Path, content: str | None) -> None:
+def test_a_bad_file_is_named_at_once(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "table.csv"
     if content is not None:
         path.write_text(content, encoding="utf-8")
     arguments = ["fit", str(path), "--target", "y", "--out", str(tmp_path / "out")]
     code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
-    assert not loaded(code).intersection(("torch", "matplotlib", "sklearn"))
+    assert not loaded(code).intersection((*HEAVY[:-1], "torch"))
 
 
 @pytest.mark.parametrize("command", ["predict", "measure"])
-def test_a_bad_table_for_a_model_is_named_without_torch(tmp_path: Path, command: str) -> None:
+def test_a_bad_table_for_a_model_is_named_at_once(tmp_path: Path, command: str) -> None:
     encoding = learn_encoding(pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}), "y")
     metadata = {"format": FORMAT, "encoding": json.dumps(encoding.to_dict())}
     save_file({"none": np.zeros(1)}, tmp_path / "model.safetensors", metadata=metadata)
     (tmp_path / "table.csv").write_text("x,y\nlots,1\n", encoding="utf-8")
     arguments = [command, str(tmp_path), str(tmp_path / "table.csv")]
     code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
-    assert not loaded(code).intersection(("torch", "matplotlib", "sklearn"))
+    assert not loaded(code).intersection((*HEAVY[:-1], "torch"))
+
+
+def test_predictions_need_torch_and_no_more(tmp_path: Path) -> None:
+    x = np.linspace(-1, 1, 30)
+    table = pd.DataFrame({"x": x, "colour": ["red", "blue", "red"] * 10, "y": x**2})
+    encoding = learn_encoding(table, "y")
+    model = flattest.MultiIndexRegressor(width=5, cv=2, random_state=0)
+    model.fit(encoding.features(table), encoding.target_values(table))
+    SavedModel.of(model, encoding).save(tmp_path / MODEL_FILE)
+    (tmp_path / "table.csv").write_text("x,colour\n0.5,red\n", encoding="utf-8")
+    arguments = ["predict", str(tmp_path), str(tmp_path / "table.csv"), "--intervals"]
+    arguments += ["--out", str(tmp_path / "out.csv"), "--id", "colour"]
+    code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
+    assert not loaded(code).intersection((*HEAVY[:-1], "scipy"))
+    header, row = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "colour,prediction,lower,upper,extrapolation"
+    assert row.startswith("red,0.2")
+    assert row.endswith("False")
 
 
 def test_editors_and_the_program_find_names_in_the_same_places() -> None:

@@ -61,7 +61,7 @@ def make(
             mixture = Mixture((Posterior.of(process, data, data.X[:30]),), (1.0,), None)
         part = Part(mixture, units, 1 / len(logarithmic))
         parts.append(part if network_error is None else part._replace(network_error=network_error))
-    variation = Variation(torch.arange(k, 0, -1).double(), axes)
+    variation = Variation(torch.arange(k, 0, -1).double(), axes, torch.zeros(k).double())
     link = SmoothLink(
         tuple(parts),
         torch.eye(D, dtype=torch.float64),

@@ -9,7 +9,7 @@ from conditioned import known_directions_of
 from torch import Tensor
 
 import flattest as ft
-from flattest.regression.evidence import evidence, left_out_density
+from flattest.regression.evidence import evidence, factorise, left_out_density
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.mixture import Mixture, contenders, share_of_worse
 from flattest.regression.occam import scored
@@ -121,7 +121,7 @@ def test_many_rows_are_known_by_some_of_them():
 def test_left_out_densities():
     data = _data(n=24).blocks(12)
     process = _process("gaussian", _projection(4, 2))
-    density = left_out_density(data, process)
+    density = left_out_density(data, factorise(data, process))
     for block, i in ((0, 0), (1, 5)):
         X, y, spread = (values[block] for values in data)
         K = process.covariance(X @ process.projection, X @ process.projection)
@@ -130,6 +130,16 @@ def test_left_out_densities():
         pull = torch.linalg.solve(K[rest][:, rest], K[rest, i])
         law = torch.distributions.Normal(pull @ y[rest, 0], (K[i, i] - pull @ K[rest, i]).sqrt())
         assert float(density[block, i]) == pytest.approx(float(law.log_prob(y[i, 0])), rel=1e-9)
+
+
+def test_rows_are_forgotten_together():
+    mixture, data = _mixture(), _data()
+    rows = torch.tensor([3, 0, 17, 8])
+    others = torch.tensor([i for i in range(30) if i not in rows])
+    mean, variance = mixture.without(rows)
+    expected = mixture.conditioned_on(data.take(others))(data.X[rows])
+    torch.testing.assert_close(mean, expected.mean, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(variance, expected.variance, rtol=1e-6, atol=1e-9)
 
 
 def _contest() -> tuple[Data, Process, dict[str, Process]]:
@@ -162,10 +172,10 @@ def test_contenders_look_at_the_directions_of_the_best():
     torch.testing.assert_close(second.projection, others["matern"].projection, rtol=0.1, atol=0.02)
     span = Mixture.of(found, shares, _data(), np.random.default_rng(0)).span
     assert span.shape == (4, 2)
-    density = left_out_density(data, best)
+    density = left_out_density(data, factorise(data, best))
     for process, share in zip(found, shares, strict=True):
         torch.testing.assert_close(span @ (span.T @ process.projection), process.projection)
-        theirs = left_out_density(data, process)
+        theirs = left_out_density(data, factorise(data, process))
         assert process.evidence == pytest.approx(evidence(data, process))
         gain = max(best.score - process.score, 0.0)
         worse = share_of_worse(gain, (density - theirs).numpy().ravel())

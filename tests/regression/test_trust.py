@@ -71,6 +71,25 @@ def test_trust_is_the_choice_by_the_mean_errors_of_the_folds():
     assert link.parts[0].network_error == NETWORK_ERRORS[-1]
 
 
+def test_folds_that_part_the_rows_need_no_new_conditioning():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((30, 2)), rng.standard_normal(30)
+    for weight, closed in ((np.ones(30), True), (rng.uniform(0.5, 2, 30), False)):
+        rows = Rows.of(X, y, weight)
+        link, standardise = conditioned_link(rows, logarithmic=False)
+        here = np.arange(0, 30, 4)
+        others = np.setdiff1d(np.arange(30), here)
+        outputs = torch.from_numpy(rng.standard_normal(len(here)))
+        fold = HeldOutFold.of(rows, rows.part(others), rows.part(here), outputs)
+        assert (fold.place is not None) == closed
+        ((alone, blended),) = fold_errors(link, standardise, fold)
+        ((again, slowly),) = fold_errors(link, standardise, fold._replace(place=None))
+        assert alone == again
+        np.testing.assert_allclose(blended, slowly, rtol=1e-8)
+    part = HeldOutFold.of(rows, rows.part(others[1:]), rows.part(here), outputs)
+    assert part.place is None  # a row is in neither part
+
+
 def test_a_network_that_knows_the_truth_is_trusted_more_than_one_that_does_not():
     y = np.arange(40.0) ** 2
     right, wrong = [y[::2], y[1::2]], [0 * y[::2], 0 * y[1::2]]

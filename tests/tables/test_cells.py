@@ -138,7 +138,7 @@ def test_dates_that_may_be_read_two_ways() -> None:
 @given(st.datetimes(pd.Timestamp("1900-01-01"), pd.Timestamp("2100-01-01")))
 def test_dates_written_and_read(moment: pd.Timestamp) -> None:
     expected = (moment - pd.Timestamp(0)) / pd.Timedelta(days=1)
-    read = parse(pd.Series([moment.isoformat(sep=" ")], dtype=object), ISO)
+    read = parse([moment.isoformat(sep=" ")], ISO)
     np.testing.assert_allclose(read, expected, atol=1e-9)
     typed = Cells.of(pd.Series(pd.to_datetime([moment])))
     np.testing.assert_allclose(typed.values, expected, atol=1e-9)

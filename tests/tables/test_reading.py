@@ -22,7 +22,7 @@ def write(tmp_path: Path, content: str | bytes, name: str = "table.csv") -> Path
 
 
 def read(text: str, na: list[str] | None = None) -> dict[str, list[str | None]]:
-    return parse_delimited(text, Path("t.csv"), na).frame.to_dict("list")
+    return parse_delimited(text, Path("t.csv"), na).table.to_frame().to_dict("list")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt", "t.csv.gz", "t.tsv.gz", "T.CSV"])

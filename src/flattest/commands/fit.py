@@ -93,11 +93,11 @@ def fit(
 
     if decimal not in (None, ".", ","):
         fail(f"--decimal must be . or , and not {decimal!r}.")
-    # What can be wrong with the files is said before torch is loaded.
+    # What can be wrong with the files is said before torch or pandas is loaded.
     check_output_folder(out, force=force)
     reading = read_file(table, na=na, encoding=encoding)
     prepared = prepare(
-        reading.frame,
+        reading.table,
         target,
         ignore=ignore or (),
         rules=Rules(tuple(categorical or ()), decimal, reading.separator, reading.missing),

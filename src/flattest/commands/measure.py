@@ -166,11 +166,11 @@ def _measure_fit(
     from rich.console import Console
 
     from flattest.tables.model_file import load_encoding
-    from flattest.tables.reading import read_table
+    from flattest.tables.reading import read_file
 
     learnt = load_encoding(model)
     learnt = learnt.with_target(target or learnt.target)
-    rows = read_table(table, na=learnt.na, encoding=encoding, usual=learnt.text_encoding)
+    rows = read_file(table, na=learnt.na, encoding=encoding, usual=learnt.text_encoding).table
     response = learnt.target_values(rows)
     encoded = learnt.encode(rows)
     for remark in encoded.remarks:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,10 +24,9 @@ from flattest.commands.options import (
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
-    from jaxtyping import Bool
 
     from flattest.tables.encoding import Encoded
+    from flattest.tables.texts import Table
 
 _USUAL_LEVEL = 0.9
 
@@ -70,31 +72,32 @@ def predict(
     Writes CSV, in the order of the rows; the column extrapolation tells the rows of which a value
     lies outside the range of the training table.
     """
-    import pandas as pd
-
     from flattest.files import check_output_file, write_file
     from flattest.tables.model_file import load_encoding
-    from flattest.tables.reading import read_table, require_columns
+    from flattest.tables.reading import read_file, require_columns
     from flattest.wording import count
 
-    # What can be wrong with the table is said before torch is loaded.
+    # What can be wrong with the table is said before torch or pandas is loaded.
     check_output_file(out, option="--out", force=force)
     learnt = load_encoding(model)
     policy = missing_policy(missing, drop_missing) or learnt.missing
     learnt = replace(learnt, missing="refuse" if policy == "refuse" else "fill")
-    frame = read_table(table, na=learnt.na, encoding=encoding, usual=learnt.text_encoding)
-    require_columns(frame, identifier or (), option="--id")
-    repeated = list(frame.columns) if input_columns else list(dict.fromkeys(identifier or ()))
+    rows = read_file(table, na=learnt.na, encoding=encoding, usual=learnt.text_encoding).table
+    require_columns(rows, identifier or (), option="--id")
+    repeated = list(rows.columns) if input_columns else list(dict.fromkeys(identifier or ()))
     level = _USUAL_LEVEL if intervals and level is None else level
     names = ["prediction", *(["lower", "upper"] if level else []), "extrapolation"]
     for name in repeated:
         if name in names:
             fail(f"The column {name!r} cannot be repeated beside a result of that name.")
-    encoded = learnt.encode(frame, strict=strict)
+    encoded = learnt.encode(rows, strict=strict)
     _warn(encoded)
     left_out = encoded.incomplete & (policy == "drop")
-    predictions = _predictions(model, encoded, names, level, left_out)
-    text = pd.concat([frame[repeated], predictions], axis=1).to_csv(index=False)
+    columns = [
+        ["" if empty else value for value, empty in zip(values, left_out, strict=True)]
+        for values in _predictions(model, encoded, level)
+    ]
+    text = _csv([*repeated, *names], [*_texts(rows, repeated), *columns])
     if out is None:
         sys.stdout.write(text)
     else:
@@ -115,25 +118,34 @@ def _warn(encoded: Encoded) -> None:
         say(f"Warning: {rows} of {total:,} outside the range of the training table.")
 
 
-def _predictions(
-    model: Path,
-    encoded: Encoded,
-    names: list[str],
-    level: float | None,
-    left_out: Bool[np.ndarray, " n"],
-) -> pd.DataFrame:
-    """Predict, with intervals where a level is given; rows left out are empty."""
-    import pandas as pd
-
+def _predictions(model: Path, encoded: Encoded, level: float | None) -> list[list[float | bool]]:
+    """Predict, with intervals where a level is given, and tell extrapolation."""
     from flattest.tables.saved_model import SavedModel
+    from flattest.threads import one_thread
 
-    loaded = SavedModel.load(model)
+    with one_thread():  # to start the others takes longer than to condition on the rows
+        loaded = SavedModel.load(model)
     results: tuple[np.ndarray, ...] = (
         loaded.predict_interval(encoded.features, level)
         if level
         else (loaded.predictor(encoded.features),)
     )
-    columns = dict(zip(names, (*results, encoded.beyond), strict=True))
-    predictions = pd.DataFrame(columns).astype(object)
-    predictions.loc[left_out] = ""
-    return predictions
+    return [values.tolist() for values in (*results, encoded.beyond)]
+
+
+def _texts(rows: Table, names: list[str]) -> list[Sequence[str | None]]:
+    """Return columns as they are written to a file."""
+    from flattest.tables.texts import TextTable
+
+    if isinstance(rows, TextTable):
+        return [rows[name].cells for name in names]
+    written = (io.StringIO(rows[name].to_csv(index=False), newline="") for name in names)
+    return [[cell for (cell,) in list(csv.reader(text))[1:]] for text in written]
+
+
+def _csv(header: list[str], columns: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(zip(*columns, strict=True))
+    return text.getvalue()

@@ -148,6 +148,28 @@ class Adam:
         Point
             Where it ends.
         """
+        return goal.point(*self.move(goal, target, point, strength, rate))
+
+    def move(
+        self,
+        goal: Objective,
+        target: Float[Tensor, " n"],
+        point: Point,
+        strength: float,
+        rate: float,
+    ) -> tuple[Float[Tensor, "m r"], Float[Tensor, " m"]]:
+        """Do the same, and return weights and coefficients only: what comes next may be elsewhere.
+
+        Parameters
+        ----------
+        goal, target, point, strength, rate : object
+            As for :meth:`step`.
+
+        Returns
+        -------
+        W, a : Tensor of shape (m, r) and (m,)
+            Where the step ends.
+        """
         self._count += 1
         residual = (point.f - target) / len(target)
         grad_W, grad_a = goal.gradient(point)
@@ -161,4 +183,4 @@ class Adam:
         moved = torch.cat([point.W.flatten(), point.a])
         moved.addcdiv_(self._mean, scale, value=-rate / (1 - _BETAS[0] ** self._count))
         W, a = moved.split([point.W.numel(), point.a.numel()])
-        return goal.point(W.view_as(point.W), a)
+        return W.view_as(point.W), a

@@ -196,12 +196,15 @@ class Learner(NamedTuple):
         inputs, weight = self.data.inputs, self.data.weight
         d = len(self.basis)
         gram = fit.weights.new_zeros(len(fit.weights), len(fit.weights))
+        mean = fit.weights.new_zeros(len(fit.weights))
         for block, share in zip(inputs.split(_ROWS), weight.split(_ROWS), strict=True):
             z = with_bias(block, self.settings.bias) @ fit.weights.T
             slopes = self.settings.activation.derivative(z)
-            gram += (slopes * share[:, None]).T @ slopes / len(inputs)
+            weighted = slopes * (share / len(inputs))[:, None]
+            gram += weighted.T @ slopes
+            mean += weighted.sum(0)
         W = (fit.weights[:, :d] * fit.coefficients[:, None]) @ self.basis
-        return Variation.of(W.T @ gram @ W, self.basis)
+        return Variation.of(W.T @ gram @ W, self.basis, mean @ W)
 
 
 def eliminate(

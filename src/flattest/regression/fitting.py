@@ -94,7 +94,7 @@ def fit_gaussian_process(rows: Rows, settings: Settings) -> Found | None:
     (chosen,) = _rounds(learners, [learners[-1].basis.shape[1]], settings)
     *folds, whole = learners
     held_out = [
-        HeldOutFold(fold.train, fold.held_out, outputs)
+        HeldOutFold.of(kept, fold.train, fold.held_out, outputs)
         for fold, outputs in zip(folds, chosen.outputs, strict=True)
         if fold.train is not None and fold.held_out is not None
     ]

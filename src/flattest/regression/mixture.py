@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from flattest.regression.evidence import left_out_density
+from flattest.regression.evidence import factorise, left_out_density
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.occam import scored
 from flattest.regression.posterior import Moments, Posterior
@@ -28,6 +28,7 @@ from flattest.regression.tuning import (
 )
 
 _COLLINEAR, _TINY = 1e-8, 1e-100
+_ROWS = 256  # evaluated together: their covariances with 1,000 points stay in the fast memory
 
 
 def share_of_worse(gain: float, differences: Float[np.ndarray, " n"]) -> float:
@@ -57,11 +58,13 @@ def contenders(
     beside a linear one, since no other process has its single direction. A process without a score
     stands alone: nothing can be compared with it.
     """
-    if math.isinf(best.score):
+    factored = factorise(data, best)
+    if math.isinf(best.score) or factored is None:
         return [best], [1.0]
+    density = left_out_density(data, factored)
     Q = torch.linalg.qr(best.projection)[0]
     linear = best.shape == "linear"
-    density, kinds = left_out_density(data, best), {kind(best)}
+    kinds = {kind(best)}
     fewer, wider = [], []
     for process in sorted(others, key=lambda process: process.score, reverse=True):
         if process.shape == "linear" or kind(process) in kinds:
@@ -89,14 +92,19 @@ def _likely(
 ) -> list[tuple[float, Process]]:
     """Score processes on the data, and return those that count with their odds."""
     found = []
-    rows = data.y.numel()
+    behind = min(BEHIND_NATS, BEHIND_NATS_PER_ROW * data.y.numel())
     for process in processes:
-        theirs = left_out_density(data, process)
-        again = scored(data, process)
+        factored = factorise(data, process)
+        if factored is None:
+            continue
+        again = scored(data, process, factored)
         gain = max(best.score - again.score, 0.0)
+        if gain >= behind:
+            continue
+        theirs = left_out_density(data, factored)
         share = share_of_worse(gain, (density - theirs).flatten().cpu().numpy())
         odds = share / (1 - share)
-        if odds > LEAST_ODDS and gain < min(BEHIND_NATS, BEHIND_NATS_PER_ROW * rows):
+        if odds > LEAST_ODDS:
             found.append((odds, again))
     return found
 
@@ -172,6 +180,9 @@ class Mixture(NamedTuple):
 
     def __call__(self, X: Float[Tensor, "n d"]) -> Moments:
         """Return the moments of the function, noise not included."""
+        if len(X) > _ROWS:
+            parts = [self(rows) for rows in X.split(_ROWS)]
+            return Moments(*(torch.cat(values) for values in zip(*parts, strict=True)))
         means, variances, doubts = zip(
             *(posterior(X) for posterior in self.posteriors), strict=True
         )
@@ -185,8 +196,18 @@ class Mixture(NamedTuple):
         """
         return self._moments([posterior.left_out() for posterior in self.posteriors])
 
+    def without(self, rows: Int[Tensor, " h"]) -> tuple[Float[Tensor, " h"], Float[Tensor, " h"]]:
+        """Return mean and variance of the function at some rows, given the others only.
+
+        For exact conditioning only. What is unknown of the directions is not counted.
+        """
+        assert self.rows is not None
+        return self._moments([each.without(rows, self.rows) for each in self.posteriors])
+
     def gradients(self, X: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Return the gradients of the mean in the inputs."""
+        if len(X) > _ROWS:
+            return torch.cat([self.gradients(rows) for rows in X.split(_ROWS)])
         found = torch.zeros_like(X)
         for share, posterior in zip(self.shares, self.posteriors, strict=True):
             found.addmm_(posterior.gradients(X), posterior.process.projection.T, alpha=share)

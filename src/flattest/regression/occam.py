@@ -96,7 +96,23 @@ class Linearised(NamedTuple):
         return float(self.factor.diagonal().log().sum())
 
 
-def degrees_of_freedom(data: Data, process: Process) -> float:
+class Freedom(NamedTuple):
+    """What the directions of a process may follow, and in which units to change them.
+
+    Parameters
+    ----------
+    degrees : float
+        How many rows' worth of noise they have followed.
+    unit : Tensor of shape (p, p) or None
+        Columns of changes of the projection's entries, row by row, that all change the evidence
+        alike, to second order in the linear model; None where it is not fitted.
+    """
+
+    degrees: float
+    unit: Float[Tensor, "p p"] | None = None
+
+
+def freedom(data: Data, process: Process) -> Freedom:
     r"""Return how many rows' worth of noise the directions of a process have followed.
 
     .. math::
@@ -114,20 +130,24 @@ def degrees_of_freedom(data: Data, process: Process) -> float:
 
     Returns
     -------
-    float
-        Between 0 and the number of entries.
+    Freedom
+        The degrees are between 0 and the number of entries.
     """
     if process.free != "projection":
-        return 0.0
+        return Freedom(0.0)
     factored = factorise(data, process)
     if factored is None:
-        return float(process.projection.numel())
+        return Freedom(float(process.projection.numel()))
     linear = Linearised.of(process, data, factored)
     noisy = linear.solved * (process.noise * data.spread)[..., None]
-    return float(torch.cholesky_solve((linear.solved.mT @ noisy).sum(0), linear.factor).trace())
+    inner = (linear.solved.mT @ noisy).sum(0)
+    identity = torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+    unit = torch.linalg.solve_triangular(linear.factor.mT, identity, upper=True)
+    degrees = float((unit * (inner @ unit)).sum())
+    return Freedom(degrees, process.projection.square().mean().sqrt() * unit)
 
 
-def scored(data: Data, process: Process) -> Process:
+def scored(data: Data, process: Process, factored: Factored | None = None) -> Process:
     r"""Return a process with its evidence and its score.
 
     .. math::
@@ -146,13 +166,15 @@ def scored(data: Data, process: Process) -> Process:
         The rows.
     process : Process
         The process.
+    factored : Factored, optional
+        Its covariance, where that is factorised already.
 
     Returns
     -------
     Process
         The same with `evidence` and `score`.
     """
-    factored = factorise(data, process)
+    factored = factored or factorise(data, process)
     if factored is None:
         return process._replace(evidence=IMPOSSIBLE, score=-math.inf)
     n, p, rest = data.y.numel(), process.n_parameters, len(process.variances) + 1

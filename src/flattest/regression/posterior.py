@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from flattest.regression.evidence import slopes_of_mean
@@ -120,6 +120,19 @@ class Posterior(NamedTuple):
         """
         precision = self.explained.diagonal() - self.known.square().sum(1)
         return self.weights / precision, self.process.inflation / precision
+
+    def without(
+        self, rows: Int[Tensor, " h"], data: Data
+    ) -> tuple[Float[Tensor, " h"], Float[Tensor, " h"]]:
+        """Return mean and variance of the function at some rows, of which it knows the others only.
+
+        For exact conditioning only, on these data. The directions stay as they are.
+        """
+        covariance = torch.linalg.inv(self.explained[rows][:, rows])
+        mean = data.y[rows, 0] - covariance @ self.weights[rows]
+        noise = self.process.noise * data.spread[rows] + JITTER * self.process.variance
+        variance = (covariance.diagonal() - noise).clamp_min(0)
+        return mean, self.process.inflation * variance
 
     def __call__(self, X: Float[Tensor, "n d"]) -> Moments:
         """Return the moments of the function, noise not included."""

@@ -155,7 +155,7 @@ class Predictor(NamedTuple):
             _part(f"part.{i}", h, entry, tensor) for i, entry in enumerate(description["parts"])
         )
         # How the search went, and along what the function varies most, is not stored.
-        unknown = Variation(basis.new_zeros(0), basis.new_zeros(d, 0))
+        unknown = Variation(basis.new_zeros(0), basis.new_zeros(d, 0), basis.new_zeros(0))
         return cls(network, standardise, SmoothLink(parts, basis, limits, [], unknown))
 
 

@@ -25,7 +25,7 @@ from flattest.regression.fitting import Found, fit_gaussian_process, fit_network
 from flattest.regression.formula import Formula, formula_of
 from flattest.regression.predictor import Predictor
 from flattest.regression.smooth_link import tabulated
-from flattest.regression.training_data import Rows, with_bias
+from flattest.regression.training_data import Rows
 from flattest.regression.unreadable import naming_the_encoder
 from flattest.regression.variation import Variation
 from flattest.two_layer.measuring import measure
@@ -338,7 +338,7 @@ class MultiIndexRegressor(
         self.flatness_ = measure(net, *weighted)
         self.network_ = net.cpu()
         self.predictor_ = Predictor(self.network_, data.standardise, link and link.to("cpu"))
-        self._keep_directions(found.variation.to("cpu"), found.n_directions, _mean_slopes(found))
+        self._keep_directions(found.variation.to("cpu"), found.n_directions)
         along = X @ self.directions_.T
         self.direction_ranges_ = np.stack([along.min(axis=0), along.max(axis=0)], axis=1)
         self.link_ = "gaussian_process" if link else "network"
@@ -346,14 +346,9 @@ class MultiIndexRegressor(
         self.candidates_ = tabulated(link.candidates) if link else pd.DataFrame()
         self.path_ = found.path
 
-    def _keep_directions(
-        self, variation: Variation, k: int, slopes: Float[np.ndarray, " all"]
-    ) -> None:
-        """Set the attributes that describe the leading directions, in units of the features.
-
-        The slopes are those of predictions along the directions, on average.
-        """
-        shares = variation.shares
+    def _keep_directions(self, variation: Variation, k: int) -> None:
+        """Set the attributes that describe the leading directions, in units of the features."""
+        shares, slopes = variation.shares, variation.slopes.numpy()
         self.feature_importances_ = np.square(variation.vectors.numpy()) @ shares
         directions = variation.vectors[:, :k].T.numpy() * self.inverse_scale_
         # Entries may be as small or large as the units of the features: no overflow in the norm.
@@ -616,16 +611,3 @@ def _dense(X: Any) -> np.ndarray:
             "OneHotEncoder, or fewer rows."
         )
     return X.toarray()
-
-
-def _mean_slopes(found: Found) -> Float[np.ndarray, " k"]:
-    """Return the average derivative of what predicts along each direction, in standard units."""
-    data, weight = found.data, found.data.weight / found.data.weight.sum()
-    if found.link is None:
-        net, d = found.network, data.inputs.shape[1]
-        W, a = (each.detach().to(data.inputs) for each in (net.weights, net.coefficients))
-        z = with_bias(data.inputs, W.shape[1] > d) @ W.T
-        slope = (weight @ net.activation.derivative(z) * a) @ W[:, :d]
-        return (slope @ found.variation.vectors).cpu().numpy()
-    slope = weight @ found.link.mixture.gradients(data.inputs @ data.basis)
-    return (data.basis @ slope @ found.variation.vectors).cpu().numpy()

@@ -226,25 +226,21 @@ def _first_order(
 ) -> tuple[Point, bool]:
     """Adam with a falling rate, in single precision, on batches where the data are large."""
     rough, rough_target = objective.to(torch.float32), target.to(torch.float32)
-    point = rough.point(point.W.to(torch.float32), point.a.to(torch.float32))
-    adam = Adam(point)
+    state = point.W.to(torch.float32), point.a.to(torch.float32)
+    adam, late = Adam(point._replace(W=state[0], a=state[1])), state
     fixed, fixed_target = _rows(rough, rough_target, rng)
-    late = point
     for step in range(steps):
         if step == (4 * steps) // 5:
-            late = point
+            late = state
         batch, batch_target = _rows(rough, rough_target, rng)
-        if batch is not rough:
-            point = batch.point(point.W, point.a)
         falling = rate * (1 - (1 - LAST_RATE_SHARE) * step / steps)
-        point = adam.step(batch, batch_target, point, strength, falling)
+        state = adam.move(batch, batch_target, batch.point(*state), strength, falling)
     before, after = (
-        _penalised_loss(fixed, fixed_target, fixed.point(state.W, state.a), strength)
-        for state in (late, point)
+        _penalised_loss(fixed, fixed_target, fixed.point(*each), strength) for each in (late, state)
     )
     settled = before - after <= SETTLED_FIRST_ORDER * before
     view = _rows(objective, target, rng)[0]
-    return view.point(point.W.to(target), point.a.to(target)), settled
+    return view.point(*(values.to(target) for values in state)), settled
 
 
 def _rows(

@@ -7,19 +7,20 @@ one part, or one in linear units and one in logarithms, and predicts their avera
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flattest.regression.denormals import no_denormals
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
 from flattest.regression.predictive import Predictive
 from flattest.regression.projection_search import (
+    Found,
     StartsOn,
     search,
     search_again,
@@ -31,7 +32,8 @@ from flattest.regression.tuning import NETWORK_ERRORS
 from flattest.regression.variation import Variation
 from flattest.threads import one_thread
 
-_ROWS = 4096  # predicted together, to bound the memory
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FITTED = {"projection": "directions", "lengths": "lengths", "scale": "scale"}
 
@@ -140,10 +142,9 @@ class SmoothLink(NamedTuple):
         rows = _rows(data, units, y)
         k = min(k, data.basis.shape[1]) if k else None
         starts_on = starts_of(data._replace(target=rows.y[:, 0]))
-        with one_thread():
+        with one_thread(), no_denormals():
             found = search(rows, k, starts_on, rng, step, by_feature=data.has_axes)
-        mixture = Mixture.of(found.processes, found.shares, rows, rng)
-        return cls._of(mixture, units, data, found.candidates)
+        return cls._of_found(found, rows, units, data, rng)
 
     def fitted_again(
         self,
@@ -170,10 +171,22 @@ class SmoothLink(NamedTuple):
             else process
             for process in worth_fitting_again(self.candidates, len(rows.y))
         ]
-        with one_thread():
+        with one_thread(), no_denormals():
             found = search_again(rows, k, before, rng)
+        return self._of_found(found, rows, units, data, rng)
+
+    @classmethod
+    def _of_found(
+        cls,
+        found: Found,
+        rows: Data,
+        units: TargetScale,
+        data: TrainingData,
+        rng: np.random.Generator,
+    ) -> SmoothLink:
+        """Condition what was found on all rows."""
         mixture = Mixture.of(found.processes, found.shares, rows, rng)
-        return self._of(mixture, units, data, found.candidates)
+        return cls._of(mixture, units, data, found.candidates)
 
     @classmethod
     def _of(
@@ -252,9 +265,9 @@ class SmoothLink(NamedTuple):
         The outputs are a network's predictions. They are taken for observations of the function,
         and so count where the data say little, as beyond their range.
         """
-        pairs = zip(inputs.split(_ROWS), outputs.split(_ROWS), strict=True)
-        found = [self._functions(rows @ self.basis, theirs) for rows, theirs in pairs]
-        means, variances = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
+        z = inputs @ self.basis
+        functions = [part(z, outputs) for part in self.parts]
+        means, variances = (torch.stack(values) for values in zip(*functions, strict=True))
         return Predictive(
             units=tuple(part.units for part in self.parts),
             shares=tuple(part.share for part in self.parts),
@@ -262,11 +275,6 @@ class SmoothLink(NamedTuple):
             variances=variances,
             noises=means.new_tensor([part.mixture.noise for part in self.parts]),
         )
-
-    def _functions(self, z: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of each part's function."""
-        means, variances = zip(*(part(z, outputs) for part in self.parts), strict=True)
-        return torch.stack(means), torch.stack(variances)
 
     def left_out(
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
@@ -284,8 +292,7 @@ class SmoothLink(NamedTuple):
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
     ) -> tuple[Tensor, Tensor]:
         """Return the first part's residuals of any rows in its units, and their standard errors."""
-        moments = [self.mixture(rows @ self.basis) for rows in inputs.split(_ROWS)]
-        mean, variance, doubt = (torch.cat(values) for values in zip(*moments, strict=True))
+        mean, variance, doubt = self.mixture(inputs @ self.basis)
         target = self.units(torch.from_numpy(y)).to(mean)
         return target - mean, (variance + doubt + self.mixture.noise).sqrt()
 
@@ -309,15 +316,15 @@ def _variation(mixture: Mixture, data: TrainingData) -> Variation:
     """Decompose the average gradient outer product of the mean."""
     # In an orthonormal basis of the span: more digits than in all coordinates.
     Q = torch.linalg.qr(data.basis @ mixture.span)[0]
-    M = Q.new_zeros(Q.shape[1], Q.shape[1])
-    for rows, weight in zip(data.inputs.split(_ROWS), data.weight.split(_ROWS), strict=True):
-        slopes = mixture.gradients(rows @ data.basis) @ (data.basis.T @ Q)
-        M += (slopes * weight[:, None]).T @ slopes / len(data.inputs)
-    return Variation.of(M, Q)
+    slopes = mixture.gradients(data.inputs @ data.basis) @ (data.basis.T @ Q)
+    weighted = slopes * (data.weight / len(slopes))[:, None]
+    return Variation.of(weighted.T @ slopes, Q, weighted.sum(0))
 
 
 def tabulated(processes: list[Process]) -> pd.DataFrame:
     """Tabulate processes as `MultiIndexRegressor.candidates_` shows them."""
+    import pandas as pd  # who only predicts has no use for it
+
     return pd.DataFrame(
         {
             "n_directions": [process.n_directions for process in processes],

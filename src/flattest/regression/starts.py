@@ -90,7 +90,7 @@ def _of_network(
     learner = Learner.on(training, network)
     for size in [*sizes(training.basis.shape[1], k, rounds)[1:], k]:
         fits, _ = learner.path(np.array([strength]), seed)
-        values, vectors = learner.variation(fits[0])
+        values, vectors, _ = learner.variation(fits[0])
         learner = learner.with_basis(vectors[:, :size])
     return vectors[:, :k] * values[:k].sqrt()
 

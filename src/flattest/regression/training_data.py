@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from flattest.two_layer.networks import TwoLayerNet, append_bias_coordinate
@@ -32,6 +32,8 @@ class Rows(NamedTuple):
         it was left out.
     given : ndarray of shape (g,)
         The weights as they were given.
+    place : ndarray of shape (n,) or None
+        For a part, the positions of its rows among the distinct ones of the whole.
     """
 
     X: Float[np.ndarray, "n d"]
@@ -39,6 +41,7 @@ class Rows(NamedTuple):
     weight: Float[np.ndarray, " n"]
     position: np.ndarray
     given: Float[np.ndarray, " g"]
+    place: Int[np.ndarray, " n"] | None = None
 
     @classmethod
     def of(cls, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Rows:
@@ -81,6 +84,7 @@ class Rows(NamedTuple):
             total[chosen] / total[chosen].mean(),
             np.where(position < 0, -1, renamed[position]),
             self.given[index],
+            np.flatnonzero(chosen),
         )
 
 

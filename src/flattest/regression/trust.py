@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from flattest.regression.gaussian_process import Data
@@ -23,16 +23,41 @@ from flattest.regression.tuning import NETWORK_ERRORS
 
 
 class HeldOutFold(NamedTuple):
-    """A fold: its training rows, its held-out rows, and a network's predictions of the latter."""
+    """A fold: its training rows, its held-out rows, and a network's predictions of the latter.
+
+    Parameters
+    ----------
+    train, held_out : Rows
+        The rows.
+    outputs : Tensor of shape (n,)
+        The predictions of the rows held out.
+    place : ndarray of shape (n,) or None
+        The positions of the rows held out among all, where the others are the training rows.
+    """
 
     train: Rows
     held_out: Rows
     outputs: Float[Tensor, " n"]
+    place: Int[np.ndarray, " n"] | None = None
+
+    @classmethod
+    def of(
+        cls, whole: Rows, train: Rows, held_out: Rows, outputs: Float[Tensor, " n"]
+    ) -> HeldOutFold:
+        """Make a fold of two parts of a whole."""
+        here, there = held_out.place, train.place
+        if here is None or there is None:
+            return cls(train, held_out, outputs)
+        # Splits may leave rows out, and weights are relative to those of their part.
+        complete = np.array_equal(np.sort(np.append(here, there)), np.arange(len(whole.y)))
+        same = complete and np.array_equal(train.weight, whole.weight[there])
+        return cls(train, held_out, outputs, here if same else None)
 
 
 def network_errors(
     part: Part,
-    z: Float[Tensor, "n h"],
+    mean: Float[Tensor, " n"],
+    variance: Float[Tensor, " n"],
     y: Float[Tensor, " n"],
     weight: Float[Tensor, " n"],
     outputs: Float[Tensor, " n"],
@@ -42,9 +67,11 @@ def network_errors(
     Parameters
     ----------
     part : Part
-        Processes that have not seen these rows.
-    z, y, weight : Tensor of shape (n, h), (n,) and (n,)
-        The rows in the coordinates of the processes.
+        The processes.
+    mean, variance : Tensor of shape (n,)
+        Their function at rows that they have not seen.
+    y, weight : Tensor of shape (n,)
+        The targets of these rows, and how much each counts.
     outputs : Tensor of shape (n,)
         The network's predictions.
 
@@ -55,7 +82,6 @@ def network_errors(
     blended : ndarray of shape (q,)
         The mean squared error, in units of the targets, with each of `NETWORK_ERRORS`.
     """
-    mean, variance, _ = part.mixture(z)
     observed = part.units(outputs)
     noise = part.mixture.noise
     means = [
@@ -105,15 +131,19 @@ def fold_errors(
     link: SmoothLink, standardise: Standardisation, fold: HeldOutFold
 ) -> list[tuple[float, np.ndarray]]:
     """Return the errors on the held-out rows of a fold, for each part of the link."""
-    parts = link.parts
-    if len(fold.train.y) <= link.mixture.n_points:
-        z, y, weight = _tensors(link, standardise, fold.train)
-        parts = tuple(
-            part._replace(mixture=part.mixture.conditioned_on(Data.of(z, part.units(y), weight)))
-            for part in parts
-        )
-    rows = _tensors(link, standardise, fold.held_out)
-    return [network_errors(part, *rows, fold.outputs) for part in parts]
+    z, y, weight = _tensors(link, standardise, fold.held_out)
+    errors = []
+    for part in link.parts:
+        mixture = part.mixture
+        if fold.place is not None and mixture.rows is not None:
+            mean, variance = mixture.without(torch.from_numpy(fold.place).to(y.device))
+        else:
+            if len(fold.train.y) <= mixture.n_points:
+                points, target, weights = _tensors(link, standardise, fold.train)
+                mixture = mixture.conditioned_on(Data.of(points, part.units(target), weights))
+            mean, variance, _ = mixture(z)
+        errors.append(network_errors(part, mean, variance, y, weight, fold.outputs))
+    return errors
 
 
 def _tensors(

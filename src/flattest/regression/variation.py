@@ -21,16 +21,28 @@ class Variation(NamedTuple):
         How much the function varies along each direction, largest first.
     vectors : Tensor of shape (d, k)
         The directions, orthonormal columns.
+    slopes : Tensor of shape (k,)
+        The average derivative along each direction.
     """
 
     values: Float[Tensor, " k"]
     vectors: Float[Tensor, "d k"]
+    slopes: Float[Tensor, " k"]
 
     @classmethod
-    def of(cls, outer: Float[Tensor, "r r"], basis: Float[Tensor, "d r"]) -> Variation:
-        """Decompose an average gradient outer product in coordinates of an orthonormal basis."""
+    def of(
+        cls,
+        outer: Float[Tensor, "r r"],
+        basis: Float[Tensor, "d r"],
+        mean: Float[Tensor, " r"],
+    ) -> Variation:
+        """Decompose an average gradient outer product, and the average gradient.
+
+        Both in coordinates of an orthonormal basis.
+        """
         values, vectors = torch.linalg.eigh(outer)
-        return cls(values.flip(0).clamp_min(0), basis @ vectors.flip(1))
+        vectors = vectors.flip(1)
+        return cls(values.flip(0).clamp_min(0), basis @ vectors, vectors.T @ mean)
 
     @property
     def n_directions(self) -> int:
@@ -44,4 +56,4 @@ class Variation(NamedTuple):
 
     def to(self, device: str) -> Variation:
         """Move to a device."""
-        return Variation(self.values.to(device), self.vectors.to(device))
+        return Variation(*(values.to(device) for values in self))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from flattest.tables.dates import days
 from flattest.tables.delimited import MISSING_WORDS
 from flattest.tables.faults import TableError
+from flattest.tables.texts import TextColumn, Values
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SPACES = " \u00a0\u202f\u2009"
 _SYMBOLS = "$€£¥₹₩₽₺₫฿"
@@ -104,12 +107,12 @@ def parse_number(cell: str, mark: str) -> Number | None:
     return Number(value / 100 if unit == "%" else value, unit)
 
 
-def plain_numbers(cells: pd.Series) -> Float[np.ndarray, " n"]:
+def plain_numbers(cells: Sequence[str | None]) -> Float[np.ndarray, " n"]:
     """Read numbers with a decimal point and nothing else, many at a time; NaN for other text.
 
     Parameters
     ----------
-    cells : Series of str
+    cells : sequence of str or None
         The cells, None where missing.
 
     Returns
@@ -119,12 +122,21 @@ def plain_numbers(cells: pd.Series) -> Float[np.ndarray, " n"]:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> from flattest.tables.cells import plain_numbers
-    >>> plain_numbers(pd.Series(["1.5", "1,5", None])).tolist()
+    >>> plain_numbers(["1.5", "1,5", None]).tolist()
     [1.5, nan, nan]
     """
-    return pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.array([_plain_number(cell) for cell in cells], dtype=np.float64)
+
+
+def _plain_number(cell: str | None) -> float:
+    # Python's own numbers may have underscores and digits of other scripts.
+    if cell is None or not cell.isascii() or "_" in cell:
+        return np.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
 
 
 def number_marks(texts: Sequence[str]) -> dict[str, str]:
@@ -149,7 +161,7 @@ def number_marks(texts: Sequence[str]) -> dict[str, str]:
     if not texts:
         return {}
     marks = {}
-    if not np.isnan(plain_numbers(pd.Series(texts, dtype=object))).any():
+    if not np.isnan(plain_numbers(texts)).any():
         marks["."] = ""
         if all("." not in text or _IN_THREES.fullmatch(text) for text in texts):
             marks[","] = ""
@@ -166,7 +178,7 @@ def number_marks(texts: Sequence[str]) -> dict[str, str]:
     return marks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cells:
     """The values of a column in one of few forms, whatever type they came in.
 
@@ -175,29 +187,59 @@ class Cells:
     kind : {"number", "boolean", "date", "text", "name"}
         What `values` holds: float64; float64 with 0 and 1; days; str or None, to be interpreted;
         the same, but categories for sure.
-    values : Series
-        The values, with missing ones.
+    name : str
+        The name of the column.
+    values : ndarray of shape (n,) or list of str or None
+        The values; NaN or None where they are missing.
+    rows : ndarray of shape (n,)
+        The numbers of the rows in the file, counted from 1 below the header.
     """
 
     kind: str
-    values: pd.Series
+    name: str
+    values: Float[np.ndarray, " n"] | list[str | None]
+    rows: Int[np.ndarray, " n"]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are texts."""
+        return self.kind in ("text", "name")
+
+    @property
+    def texts(self) -> list[str | None]:
+        """The values, which must be texts."""
+        assert isinstance(self.values, list)
+        return self.values
+
+    @property
+    def numbers(self) -> Float[np.ndarray, " n"]:
+        """The values, which must not be texts."""
+        assert isinstance(self.values, np.ndarray)
+        return self.values
+
+    @cached_property
+    def present(self) -> Bool[np.ndarray, " n"]:
+        """Tell the rows with a value."""
+        if self.is_text:
+            return np.array([text is not None for text in self.texts], dtype=bool)
+        return ~np.isnan(self.numbers)
 
     @cached_property
     def different(self) -> list[str]:
         """The different texts that may mean something, in order."""
-        return [text for text in self.values.dropna().unique() if text not in NO_NUMBER]
+        return [t for t in dict.fromkeys(self.texts) if t is not None and t not in NO_NUMBER]
 
     @cached_property
     def plain(self) -> Float[np.ndarray, " n"]:
         """The numbers with a decimal point and nothing else, NaN for other texts."""
-        return plain_numbers(self.values)
+        return plain_numbers(self.texts)
 
     @cached_property
     def marks(self) -> dict[str, str]:
         """The decimal marks with which all texts are numbers, and the unit beside them."""
         return number_marks(self.different)
 
-    def numbers(self, mark: str, unit: str = "") -> Float[np.ndarray, " n"]:
+    def read(self, mark: str, unit: str = "") -> Float[np.ndarray, " n"]:
         """Read texts as numbers.
 
         Parameters
@@ -214,67 +256,83 @@ class Cells:
 
         Examples
         --------
-        >>> import pandas as pd
         >>> from flattest.tables.cells import Cells
-        >>> Cells.of(pd.Series(["1 234,5", "2", "3 kg"])).numbers(",").tolist()
+        >>> from flattest.tables.texts import TextTable
+        >>> Cells.of(TextTable({"x": ["1 234,5", "2", "3 kg"]})["x"]).read(",").tolist()
         [1234.5, 2.0, nan]
         """
-        read = self.plain if mark == "." else np.full(len(self.values), np.nan)
-        left = np.isnan(read) & self.values.notna().to_numpy()
-        if not left.any():
-            return read
-        known = {}
-        for text in self.values[left].unique():
-            number = parse_number(text, mark)
-            if number is not None and number.unit in ("", unit):
-                known[text] = number.value
-        read = read.copy()
-        read[left] = self.values[left].map(known).to_numpy(dtype=np.float64)
-        return read
+        plain = self.plain if mark == "." else np.full(len(self.texts), np.nan)
+        left = np.flatnonzero(np.isnan(plain) & self.present).tolist()
+        if not left:
+            return plain
+        found = plain.copy()
+        known: dict[str | None, float] = {}
+        for text in dict.fromkeys(self.texts[i] for i in left):
+            number = parse_number(text or "", mark)
+            known[text] = (
+                number.value if number is not None and number.unit in ("", unit) else np.nan
+            )
+        found[left] = [known[self.texts[i]] for i in left]
+        return found
 
     @classmethod
-    def of(cls, values: pd.Series) -> Cells:
-        """Convert a column of a frame.
+    def of(cls, values: Values) -> Cells:
+        """Convert a column of a table.
 
         Raises
         ------
         TableError
             If its values are neither numbers, truth values, dates nor text.
         """
-        kind, api = values.dtype, pd.api.types
-        if isinstance(kind, pd.CategoricalDtype):
-            return cls("name", _map(values.astype(object), name_of))
-        if api.is_bool_dtype(kind):
-            return cls("boolean", _floats(values))
-        if api.is_complex_dtype(kind):
-            raise TableError(f"Column {values.name!r} holds complex numbers; split them first.")
-        if api.is_numeric_dtype(kind):
-            return cls("number", _floats(values))
-        if api.is_datetime64_any_dtype(kind):
-            return cls("date", pd.Series(days(values), index=values.index, name=values.name))
-        if api.is_timedelta64_dtype(kind):
-            return cls("number", values.dt.total_seconds() / 86400)
-        if api.is_string_dtype(kind) or api.is_object_dtype(kind):
-            return cls._of_objects(values)
-        raise TableError(_other_type(values, kind))
+        if isinstance(values, TextColumn):
+            stripped = [None if cell is None else cell.strip() for cell in values.cells]
+            return cls("text", values.name, stripped, values.rows + 1)
+        return cls(*_typed(values), _row_numbers(values))
 
-    @classmethod
-    def _of_objects(cls, values: pd.Series) -> Cells:
-        present = values.dropna()
-        types = set(present.map(type))
-        if types <= {str}:
-            return cls("text", _map(values, str.strip))
-        if types <= {bool, np.bool_}:
-            return cls("boolean", _floats(values))
-        if all(issubclass(each, bool | int | float | Decimal | np.number) for each in types):
-            return cls("number", _floats(values))
-        try:
-            return cls("date", pd.Series(days(values), index=values.index, name=values.name))
-        except (ValueError, TypeError):
-            pass
-        if all(issubclass(each, str | bool | int | float) for each in types):
-            return cls("text", _map(values, name_of))
-        raise TableError(_other_type(values, next(iter(types - {str})).__name__))
+
+def _typed(values: pd.Series) -> tuple[str, str, Float[np.ndarray, " n"] | list[str | None]]:
+    """Return what a typed column holds, its name, and its values."""
+    import pandas as pd
+
+    kind, api, name = values.dtype, pd.api.types, str(values.name)
+    if isinstance(kind, pd.CategoricalDtype):
+        return "name", name, _names(values.astype(object))
+    if api.is_bool_dtype(kind):
+        return "boolean", name, _floats(values)
+    if api.is_complex_dtype(kind):
+        raise TableError(f"Column {name!r} holds complex numbers; split them first.")
+    if api.is_numeric_dtype(kind):
+        return "number", name, _floats(values)
+    if api.is_datetime64_any_dtype(kind):
+        return "date", name, days(values)
+    if api.is_timedelta64_dtype(kind):
+        return "number", name, _floats(values.dt.total_seconds() / 86400)
+    if not (api.is_string_dtype(kind) or api.is_object_dtype(kind)):
+        raise TableError(_other_type(name, kind))
+    types = set(values.dropna().map(type))
+    if types <= {str}:
+        stripped = values.map(str.strip, na_action="ignore")
+        return "text", name, stripped.astype(object).where(values.notna(), None).tolist()
+    if types <= {bool, np.bool_}:
+        return "boolean", name, _floats(values)
+    if all(issubclass(each, bool | int | float | Decimal | np.number) for each in types):
+        return "number", name, _floats(values)
+    try:
+        return "date", name, days(values)
+    except (ValueError, TypeError):
+        pass
+    if all(issubclass(each, str | bool | int | float) for each in types):
+        return "text", name, _names(values)
+    raise TableError(_other_type(name, next(iter(types - {str})).__name__))
+
+
+def _row_numbers(values: pd.Series) -> Int[np.ndarray, " n"]:
+    """Return the numbers of rows in their file, which the labels of a frame tell if whole."""
+    numbers = [
+        int(label) + 1 if isinstance(label, int | np.integer) else position
+        for position, label in enumerate(values.index, 1)
+    ]
+    return np.array(numbers, dtype=np.int64)
 
 
 def name_of(value: Any) -> str:
@@ -301,21 +359,17 @@ def name_of(value: Any) -> str:
     return str(value).strip()
 
 
-def _map(values: pd.Series, function: Callable[[Any], str]) -> pd.Series:
-    cells = [
-        None if missing else function(value)
-        for value, missing in zip(values, values.isna(), strict=True)
-    ]
-    return pd.Series(cells, index=values.index, name=values.name, dtype=object)
+def _names(values: pd.Series) -> list[str | None]:
+    pairs = zip(values, values.isna(), strict=True)
+    return [None if missing else name_of(value) for value, missing in pairs]
 
 
-def _floats(values: pd.Series) -> pd.Series:
-    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.Series(numbers, index=values.index, name=values.name)
+def _floats(values: pd.Series) -> Float[np.ndarray, " n"]:
+    return values.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _other_type(values: pd.Series, kind: object) -> str:
+def _other_type(name: str, kind: object) -> str:
     return (
-        f"Column {values.name!r} holds values of type {kind}; turn them into numbers first, or "
-        f'leave it out with --ignore "{values.name}".'
+        f"Column {name!r} holds values of type {kind}; turn them into numbers first, or leave it "
+        f'out with --ignore "{name}".'
     )

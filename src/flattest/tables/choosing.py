@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool
 
 from flattest.tables.cells import Cells
@@ -55,7 +55,7 @@ class Chosen(NamedTuple):
 
 
 def choose_columns(
-    frame: pd.DataFrame,
+    names: Sequence[str],
     cells: Mapping[str, Cells],
     rules: Rules,
     marks: Marks,
@@ -65,8 +65,8 @@ def choose_columns(
 
     Parameters
     ----------
-    frame : DataFrame
-        The table.
+    names : sequence of str
+        The names of all columns of the table.
     cells : dict of str to Cells
         The columns to choose from.
     rules : Rules
@@ -96,7 +96,7 @@ def choose_columns(
     gaps: dict[str, Bool[np.ndarray, " n"]] = {}
     patterns: set[bytes] = set()  # a gap that another column's tells already tells nothing
     for name, column_cells in cells.items():
-        if reason := _useless(column_cells, frame, rules):
+        if reason := _useless(column_cells, names, rules):
             left_out.append(name)
             lines.append(f"Column {name!r} {reason}: left out.")
             continue
@@ -134,15 +134,14 @@ def choose_columns(
     return Chosen(tuple(columns), tuple(left_out), tuple(lines), tuple(doubts))
 
 
-def _useless(cells: Cells, frame: pd.DataFrame, rules: Rules) -> str:
+def _useless(cells: Cells, columns: Sequence[str], rules: Rules) -> str:
     """Say why a column can be of no use, if so."""
-    values = cells.values
-    if values.isna().all():
+    if not cells.present.any():
         return "has no values"
-    if values.name in rules.categorical:
+    if cells.name in rules.categorical:
         return ""
-    names = len(values) >= FEWEST_NAMES and names_rows(cells) and _is_categories(cells, rules)
-    if is_index(cells, frame, names=names):
+    names = len(cells.rows) >= FEWEST_NAMES and names_rows(cells) and _is_categories(cells, rules)
+    if is_index(cells, columns, names=names):
         return "only counts or names the rows"
     if names:
         return "is text that differs from row to row, an identifier"
@@ -180,8 +179,8 @@ def _filled(column: Column, n_gaps: int, n: int, written: Mapping[str, int]) -> 
     if isinstance(column, CategoryColumn):
         value = f"the most frequent level, {column.usual!r}"
     elif isinstance(column, DateColumn):
-        date = pd.Timestamp(0) + pd.Timedelta(days=column.fill)
-        value = f"the median, {date:%Y-%m-%d}"
+        date = datetime(1970, 1, 1) + timedelta(days=column.fill)
+        value = f"the median, {date.date()}"
     else:
         assert isinstance(column, MeasuredColumn)
         value = f"the median, {column.fill:.6g}"

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
 from flattest.tables.cells import NO_NUMBER, TRUTH, Cells, name_of
 from flattest.tables.dates import ISO, parse
 from flattest.tables.delimited import MISSING_WORDS
 from flattest.tables.faults import TableError
+from flattest.tables.texts import Values
 
 OTHER = "other"
 """The level that stands for rare ones, and for levels that the training table did not have."""
@@ -73,7 +73,7 @@ class Column:
         """The names of its features."""
         return (*self._names(), *((f"{self.name} is missing",) if self.indicator else ()))
 
-    def encode(self, values: pd.Series) -> Features:
+    def encode(self, values: Values) -> Features:
         """Return the features of a column of any table.
 
         Raises
@@ -118,7 +118,7 @@ class MeasuredColumn(Column):
     low: float = 0.0
     high: float = 0.0
 
-    def read(self, values: pd.Series) -> Float[np.ndarray, " n"]:
+    def read(self, values: Values) -> Float[np.ndarray, " n"]:
         """Return the numbers that the values stand for, NaN where they are missing.
 
         Raises
@@ -135,7 +135,7 @@ class MeasuredColumn(Column):
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise TableError(
-                f"Column {self.name!r} is {numbers[row]:g} in row {row_number(cells.values, row)}; "
+                f"Column {self.name!r} is {numbers[row]:g} in row {cells.rows[row]}; "
                 "correct or remove that row, or rescale the column."
             )
         return numbers
@@ -155,14 +155,12 @@ class MeasuredColumn(Column):
 
     def _checked(self, cells: Cells, numbers: Float[np.ndarray, " n"], noun: str) -> np.ndarray:
         """Refuse text that could not be read."""
-        unread = np.isnan(numbers) & cells.values.notna().to_numpy()
-        unread &= ~cells.values.isin(NO_NUMBER).to_numpy()
-        if unread.any():
-            row = int(np.flatnonzero(unread)[0])
-            raise TableError(
-                f"Column {self.name!r} holds text (such as {cells.values.iloc[row]!r} in row "
-                f"{row_number(cells.values, row)}), but the model was fitted with {noun} in it."
-            )
+        for row in np.flatnonzero(np.isnan(numbers) & cells.present).tolist():
+            if cells.texts[row] not in NO_NUMBER:
+                raise TableError(
+                    f"Column {self.name!r} holds text (such as {cells.texts[row]!r} in row "
+                    f"{cells.rows[row]}), but the model was fitted with {noun} in it."
+                )
         return numbers
 
     def _refuse(self, cells: Cells, noun: str) -> TableError:
@@ -186,12 +184,12 @@ class NumberColumn(MeasuredColumn):
 
     Examples
     --------
-    >>> import pandas as pd
     >>> from flattest.tables.columns import NumberColumn
+    >>> from flattest.tables.texts import TextTable
     >>> price = NumberColumn(
     ...     "price", False, False, fill=10.0, low=1.0, high=99.0, mark=",", unit="€"
     ... )
-    >>> price.read(pd.Series(["1.234,50 €", "7", None])).tolist()
+    >>> price.read(TextTable({"price": ["1.234,50 €", "7", None]})["price"]).tolist()
     [1234.5, 7.0, nan]
     """
 
@@ -201,11 +199,10 @@ class NumberColumn(MeasuredColumn):
 
     def _numbers(self, cells: Cells) -> Float[np.ndarray, " n"]:
         if cells.kind in ("number", "boolean"):
-            return cells.values.to_numpy(dtype=np.float64)
+            return cells.numbers
         if cells.kind == "date":
             raise self._refuse(cells, "numbers")
-        numbers = cells.numbers(self.mark, self.unit)
-        return self._checked(cells, numbers, "numbers")
+        return self._checked(cells, cells.read(self.mark, self.unit), "numbers")
 
 
 @dataclass(frozen=True)
@@ -233,14 +230,17 @@ class BooleanColumn(MeasuredColumn):
         return (self.name if self.true.casefold() in ("true", "t") else f"{self.name}={self.true}",)
 
     def _numbers(self, cells: Cells) -> Float[np.ndarray, " n"]:
-        if cells.kind in ("number", "boolean"):
-            numbers = cells.values.to_numpy(dtype=np.float64)
-            if np.isin(numbers[~np.isnan(numbers)], (0.0, 1.0)).all():
-                return numbers
-        if cells.kind not in ("text", "name"):
+        if (
+            cells.kind in ("number", "boolean")
+            and np.isin(cells.numbers[cells.present], (0.0, 1.0)).all()
+        ):
+            return cells.numbers
+        if not cells.is_text:
             raise self._refuse(cells, "truth values")
-        read = cells.values.str.casefold().map({**TRUTH, "0": 0, "1": 1})
-        return self._checked(cells, read.to_numpy(dtype=np.float64), "truth values")
+        known = {**TRUTH, "0": False, "1": True}
+        folded = ("" if text is None else text.casefold() for text in cells.texts)
+        numbers = np.array([known.get(text, np.nan) for text in folded], dtype=np.float64)
+        return self._checked(cells, numbers, "truth values")
 
 
 @dataclass(frozen=True)
@@ -277,12 +277,12 @@ class DateColumn(MeasuredColumn):
 
     def _numbers(self, cells: Cells) -> Float[np.ndarray, " n"]:
         if cells.kind == "date":
-            return cells.values.to_numpy(dtype=np.float64)
-        if cells.kind not in ("text", "name"):
+            return cells.numbers
+        if not cells.is_text:
             raise self._refuse(cells, "dates")
-        numbers = parse(cells.values, self.form)
+        numbers = parse(cells.texts, self.form)
         if self.form != ISO and np.isnan(numbers).any():
-            numbers = np.where(np.isnan(numbers), parse(cells.values, ISO), numbers)
+            numbers = np.where(np.isnan(numbers), parse(cells.texts, ISO), numbers)
         return self._checked(cells, numbers, "dates")
 
 
@@ -327,21 +327,20 @@ class CategoryColumn(Column):
         """The most frequent level, which stands for missing values."""
         return self.levels[0] if self.levels else OTHER
 
-    def texts(self, cells: Cells) -> pd.Series:
+    def texts(self, cells: Cells) -> list[str | None]:
         """Return the names of the levels, None where they are missing."""
-        texts = cells.values
         if cells.kind == "boolean":
-            texts = texts.map({1.0: "True", 0.0: "False"})
-        elif cells.kind in ("number", "date"):
-            texts = texts.map(name_of, na_action="ignore")
-        elif self.numeric:
-            numbers = cells.plain
-            named = [
-                text if np.isnan(number) else name_of(float(number))
-                for text, number in zip(texts, numbers, strict=True)
-            ]
-            texts = pd.Series(named, index=texts.index, dtype=object)
-        return texts.astype(object).where(texts.notna(), None)
+            known = {1.0: "True", 0.0: "False"}
+            return [known.get(number) for number in cells.numbers.tolist()]
+        if not cells.is_text:
+            pairs = zip(cells.numbers.tolist(), cells.present, strict=True)
+            return [name_of(number) if present else None for number, present in pairs]
+        if not self.numeric:
+            return cells.texts
+        return [
+            text if np.isnan(number) else name_of(number)
+            for text, number in zip(cells.texts, cells.plain.tolist(), strict=True)
+        ]
 
     def _names(self) -> tuple[str, ...]:
         return tuple(f"{self.name}={level}" for level in self.coded)
@@ -351,13 +350,17 @@ class CategoryColumn(Column):
         words = [level for level in self.levels if level in (*MISSING_WORDS, "")]
         if not self.has_gaps and len(words) == 1:
             # Where nothing was missing and a level has such a name, it is the level that is meant.
-            texts = texts.where(texts.notna(), words[0])
-        gaps = texts.isna().to_numpy()
-        texts = texts.where(~gaps, self.usual)
-        unseen = ~texts.isin([*self.levels, *self.rare]).to_numpy()
-        text = texts.where(texts.isin(self.levels), OTHER if self.rare else "").to_numpy()
-        matrix = (text[:, None] == np.array(self.coded, dtype=object)).astype(np.float64)
-        return Features(matrix, gaps, unseen, tuple(texts[unseen]))
+            texts = [words[0] if text is None else text for text in texts]
+        gaps = np.array([text is None for text in texts], dtype=bool)
+        named = [self.usual if text is None else text for text in texts]
+        told_apart, known = set(self.levels), {*self.levels, *self.rare}
+        unseen = np.array([text not in known for text in named], dtype=bool)
+        other = OTHER if self.rare else ""
+        places = {level: place for place, level in enumerate(self.coded)}
+        found = [places.get(text if text in told_apart else other, -1) for text in named]
+        matrix = np.array(found)[:, None] == np.arange(len(places))
+        new = tuple(text for text in named if text not in known)
+        return Features(matrix.astype(np.float64), gaps, unseen, new)
 
 
 def column_of(values: dict[str, Any]) -> Column:
@@ -375,9 +378,3 @@ def column_of(values: dict[str, Any]) -> Column:
     stored = {field.name: values[field.name] for field in dataclasses.fields(kind)}
     column: Column = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
     return column
-
-
-def row_number(values: pd.Series, position: int) -> int:
-    """Return the number of a row in the file, counted from 1 below the header."""
-    label = values.index[position]
-    return int(label) + 1 if isinstance(label, int | np.integer) else position + 1

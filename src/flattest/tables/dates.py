@@ -1,12 +1,21 @@
-"""Dates in text: the formats that are known, which one a column has, and days since 1970."""
+"""Dates in text: the formats that are known, which one a column has, and days since 1970.
+
+pandas, which reads them, takes a second to load: text without the shape of a date does without.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from flattest.tables.faults import TableError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ISO = "iso"
 """The format of ISO 8601: year, month and day, with a time of day and a time zone or without."""
@@ -31,6 +40,9 @@ FORMATS = (
     *CLOCK,
 )
 """The other formats, as of `datetime.strptime`; a time of day alone is a share of a day."""
+_RUN = r"(?:\d{1,4}(?!\d)|[^\W\d_]{3,}(?![^\W\d_]))"
+_SHAPE = re.compile(rf"{_ISO_PATTERN}|(?=.*\d)(?=.*\D){_RUN}(?:(?:[-/.:]|,?\s+)?{_RUN})+")
+"""What all formats have in common: numbers and the names of months, in any order."""
 _FIRST, _JUDGED = 20, 50  # cells that decide which formats are tried on all
 _CLOCK_ORIGIN = -25567.0  # the day on which a time of day without a date is taken to be
 _NANOSECONDS_PER_DAY = 86400 * 1e9
@@ -56,17 +68,19 @@ def days(values: pd.Series) -> Float[np.ndarray, " n"]:
     >>> days(pd.Series(pd.to_datetime(["1970-01-02 12:00"]))).tolist()
     [1.5]
     """
+    import pandas as pd
+
     stamps = pd.to_datetime(values, utc=True)
     ticks = stamps.astype("datetime64[ns, UTC]").astype("int64").to_numpy(dtype=np.float64)
     return np.where(stamps.isna().to_numpy(), np.nan, ticks / _NANOSECONDS_PER_DAY)
 
 
-def parse(cells: pd.Series, form: str) -> Float[np.ndarray, " n"]:
+def parse(cells: Sequence[str | None], form: str) -> Float[np.ndarray, " n"]:
     """Return the days that text cells name in one format, NaN where they do not.
 
     Parameters
     ----------
-    cells : Series of str
+    cells : sequence of str or None
         The cells.
     form : str
         `ISO` or one of `FORMATS`.
@@ -78,14 +92,13 @@ def parse(cells: pd.Series, form: str) -> Float[np.ndarray, " n"]:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> from flattest.tables.dates import ISO, parse
-    >>> parse(pd.Series(["1970-01-11", "soon"]), ISO).tolist()
+    >>> parse(["1970-01-11", "soon"], ISO).tolist()
     [10.0, nan]
     """
-    texts = cells.dropna().unique()
-    known = dict(zip(texts, _days(pd.Series(texts, dtype=object), form), strict=True))
-    return cells.map(known).to_numpy(dtype=np.float64)
+    texts = [text for text in dict.fromkeys(cells) if text is not None and _SHAPE.fullmatch(text)]
+    known: dict[str | None, float] = dict(zip(texts, _days(texts, form), strict=True))
+    return np.array([known.get(cell, np.nan) for cell in cells], dtype=np.float64)
 
 
 def format_of(cells: list[str], name: str) -> str | None:
@@ -114,11 +127,10 @@ def format_of(cells: list[str], name: str) -> str | None:
     >>> format_of(["3/1/2024", "3/31/2024"], "day")
     '%m/%d/%Y'
     """
-    if not any(character.isdigit() for character in cells[0]):
+    if not all(_SHAPE.fullmatch(cell) for cell in cells):
         return None
-    some, all_cells = (pd.Series(each, dtype=object) for each in (cells[:_FIRST], cells))
-    suiting = [form for form in (ISO, *FORMATS) if not np.isnan(_days(some, form)).any()]
-    meanings = {form: _days(all_cells, form) for form in suiting}
+    suiting = [form for form in (ISO, *FORMATS) if not np.isnan(_days(cells[:_FIRST], form)).any()]
+    meanings = {form: _days(cells, form) for form in suiting}
     suiting = [form for form in suiting if not np.isnan(meanings[form]).any()]
     if not suiting:
         return None
@@ -139,17 +151,22 @@ def dates(texts: list[str]) -> set[str]:
     >>> sorted(dates(["3 Jan 2024", "2024-01-05", "soon"]))
     ['2024-01-05', '3 Jan 2024']
     """
-    with_digits = [text for text in texts if any(character.isdigit() for character in text)]
-    every = pd.Series(with_digits, dtype=object)
+    shaped = [text for text in texts if _SHAPE.fullmatch(text)]
     found: set[str] = set()
-    for form in (ISO, *FORMATS) if with_digits else ():
-        if not np.isnan(_days(every[:_JUDGED], form)).all():
-            found.update(every[~np.isnan(_days(every, form))])
+    for form in (ISO, *FORMATS) if shaped else ():
+        if not np.isnan(_days(shaped[:_JUDGED], form)).all():
+            read = ~np.isnan(_days(shaped, form))
+            found.update(text for text, good in zip(shaped, read, strict=True) if good)
     return found
 
 
-def _days(texts: pd.Series, form: str) -> Float[np.ndarray, " n"]:
+def _days(different: Sequence[str], form: str) -> Float[np.ndarray, " n"]:
     """Return the days that different texts name in one format, NaN where they do not."""
+    if not different:
+        return np.empty(0)
+    import pandas as pd
+
+    texts = pd.Series(different, dtype=object)
     if form == ISO:
         texts = texts.where(texts.str.fullmatch(_ISO_PATTERN), None)
         texts = texts.str.replace("/", "-").str.replace(" ?UTC", "Z", regex=True)

@@ -36,13 +36,13 @@ class Marks:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> from flattest.tables.cells import Cells
     >>> from flattest.tables.decimals import Marks
-    >>> table = pd.DataFrame({"a": ["660", "1,190"], "b": ["3,250", "1,190"], "c": ["1,5", "2"]})
-    >>> cells = {name: Cells.of(table[name]) for name in table}
+    >>> from flattest.tables.texts import TextTable
+    >>> table = TextTable({"a": ["660", "1,190"], "b": ["3,250", "1,190"], "c": ["1,5", "2"]})
+    >>> cells = {name: Cells.of(table[name]) for name in table.columns}
     >>> marks = Marks.of_table(cells)
-    >>> [marks.of_column(cells[name]) for name in table]
+    >>> [marks.of_column(cells[name]) for name in table.columns]
     ['.', ',', ',']
     """
 
@@ -142,7 +142,7 @@ class Marks:
         """
         mark = self.of_column(cells)
         other = "," if mark == "." else "."
-        name = cells.values.name
+        name = cells.name
         if len(cells.marks) > 1 and (example := _two_ways(cells)) is not None:
             text, values = example
             read = f"Column {name!r}: {text!r} is read as {values[mark]:.10g}"
@@ -153,19 +153,18 @@ class Marks:
             if mark == "." and _is_plain(cells):
                 return ""
             return f"{read}; if that is wrong, say {named}."
-        known = cells.values.isin(cells.different).to_numpy()
-        odd = cells.values[known & (cells.plain != cells.numbers(mark, unit))]
-        if not len(odd):
-            return ""
-        number = parse_number(odd.iloc[0], mark)
-        assert number is not None
-        return f"Column {name!r}: {odd.iloc[0]!r} is read as {number.value:.10g}."
+        different = set(cells.different)
+        read_otherwise = zip(cells.texts, cells.plain != cells.read(mark, unit), strict=True)
+        for odd, differs in read_otherwise:
+            if differs and odd in different and (number := parse_number(odd, mark)) is not None:
+                return f"Column {name!r}: {odd!r} is read as {number.value:.10g}."
+        return ""
 
 
 def _vote(cells: Cells) -> str | None:
     """Return the mark of a column that can be read in one way only, and that shows a mark."""
     if cells.kind == "number":
-        numbers = cells.values[np.isfinite(cells.values)]
+        numbers = cells.numbers[np.isfinite(cells.numbers)]
         # Whoever read these from text took points for decimal marks, as the text alone would tell.
         return "." if (numbers % 1 != 0).any() else None
     if cells.kind != "text" or len(cells.marks) != 1:

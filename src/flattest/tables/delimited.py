@@ -11,37 +11,36 @@ from __future__ import annotations
 import csv
 import io
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
-from flattest.tables.faults import TableError, listed
+from flattest.tables.faults import Faults, TableError, listed
+from flattest.tables.texts import TextTable
 
 MISSING_WORDS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "NaT")
 """What stands for a missing value, beside an empty cell, unless --na says otherwise."""
 _SEPARATORS = "\t;|,"  # the rarer within names and numbers first: ties go to them
 _QUOTED = "\ue000"  # put before words between quotation marks; of private use, so in no other text
+_END = "\ue001"  # put behind the text, to tell whether its last quotation mark was closed
 _SAMPLE = 100  # records that decide on the separator
 
 
 class Text(NamedTuple):
-    """A table of text cells.
+    """A table of text cells, and how it was written.
 
     Parameters
     ----------
-    frame : DataFrame
-        Columns of str, None where the value is missing.
+    table : TextTable
+        The cells, None where the value is missing.
     separator : str
         What separates the cells.
     missing : dict of str to dict
         For each column with missing values, how often they were written how.
     """
 
-    frame: pd.DataFrame
+    table: TextTable
     separator: str
     missing: dict[str, dict[str, int]]
 
@@ -66,15 +65,16 @@ def parse_delimited(text: str, source: Path, na: Sequence[str] | None = None) ->
     Raises
     ------
     TableError
-        If rows have more cells than the header, or two columns the same name.
+        If rows have more cells than the header, a quotation mark is not closed, or two columns have
+        the same name.
 
     Examples
     --------
     >>> from pathlib import Path
     >>> from flattest.tables.delimited import parse_delimited
     >>> text = parse_delimited('"price, EUR";land\n1,5;"NA"\n2;NA\n', Path("t.csv"))
-    >>> text.frame.to_dict("list"), text.missing
-    ({'price, EUR': ['1,5', '2'], 'land': ['NA', None]}, {'land': {'NA': 1}})
+    >>> text.table["price, EUR"].cells, text.table["land"].cells, text.missing
+    (['1,5', '2'], ['NA', None], {'land': {'NA': 1}})
     """
     declared = re.match(r'"?sep=(.)"?[ ,;\t|]*(?:\r\n|\r|\n)', text)
     body = text[declared.end() :] if declared else text
@@ -87,15 +87,20 @@ def parse_delimited(text: str, source: Path, na: Sequence[str] | None = None) ->
     if len(records) > 1 and all(len(record) == len(header) + 1 for record in records[1:]):
         header = ["", *header]  # R's write.table gives the column of row names no cell
     header = [name or unnamed(position) for position, name in enumerate(header)]
-    refuse_duplicates(header, source)
     words = MISSING_WORDS if na is None else tuple(na)
-    frame = _cells(_marked(body, separator, words), separator, header, source)
-    missing = {}
-    for name in header:
-        frame[name], counts = _without_missing(frame[name], words)
+    faults = Faults()
+    read: list[Sequence[str]] = []
+    with faults.collected():
+        refuse_duplicates(header, source)
+    with faults.collected():
+        read = _columns(_marked(body, separator, words), separator, len(header), source)
+    faults.raise_any()
+    columns, missing = {}, {}
+    for name, cells in zip(header, read, strict=True):
+        columns[name], counts = _without_missing(cells, words)
         if counts:
             missing[name] = counts
-    return Text(frame, separator, missing)
+    return Text(TextTable(columns), separator, missing)
 
 
 def unnamed(position: int) -> str:
@@ -156,32 +161,35 @@ def _marked(text: str, separator: str, words: tuple[str, ...]) -> str:
     return re.sub(pattern, rf'\1\2"{_QUOTED}\3"', text)
 
 
-def _cells(text: str, separator: str, header: list[str], source: Path) -> pd.DataFrame:
+def _columns(text: str, separator: str, width: int, source: Path) -> list[Sequence[str]]:
+    """Return the cells below the header, column by column; short rows end with empty ones."""
+    whole = io.StringIO(f"{text}\n{_END}", newline="")
+    reader = csv.reader(whole, delimiter=separator, skipinitialspace=True)
+    irregular = f"{str(source)!r} is not a regular table"
     try:
-        with warnings.catch_warnings():
-            # pandas would cut rows that are longer than the header.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                io.StringIO(text, newline=""),
-                sep=separator,
-                header=0,
-                names=header,
-                index_col=False,
-                skipinitialspace=True,
-                dtype=object,
-                na_filter=False,
-            )
-    except (ValueError, pd.errors.ParserWarning) as error:
+        read = [record for record in reader if any(record) or len(record) > (width > 1)]
+    except csv.Error as error:  # such as a cell of more than 2**17 characters
+        raise TableError(f"{irregular} ({error}); is a quotation mark not closed?") from error
+    if read.pop() != [_END]:
+        raise TableError(f"{irregular}: a quotation mark is not closed.")
+    header = next(i for i, record in enumerate(read) if any(record))
+    records = read[header + 1 :]
+    if longer := [str(i) for i, record in enumerate(records, 1) if len(record) > width]:
+        subject = "row {} has" if len(longer) == 1 else "rows {} have"
         raise TableError(
-            f"{str(source)!r} is not a regular table: a row has more fields than the header's "
-            f"{len(header)}, or a quotation mark is not closed."
-        ) from error
+            f"{irregular}: {subject.format(listed(longer, quote=False))} more fields than the "
+            f"header's {width}; put cells with {separator!r} in them between quotation marks."
+        )
+    padded = [record + [""] * (width - len(record)) for record in records]
+    return list(zip(*padded, strict=True)) or [()] * width
 
 
-def _without_missing(values: pd.Series, words: tuple[str, ...]) -> tuple[pd.Series, dict[str, int]]:
+def _without_missing(
+    values: Sequence[str], words: tuple[str, ...]
+) -> tuple[list[str | None], dict[str, int]]:
     """Strip the cells and put None for missing values; count how these were written."""
     blank = {"", *words}
     stripped = [value.strip() for value in values]
     counts = Counter(value for value in stripped if value in blank)
     cells = [None if value in blank else value.removeprefix(_QUOTED).strip() for value in stripped]
-    return pd.Series(cells, dtype=object, name=values.name), dict(counts)
+    return cells, dict(counts)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
 from flattest.tables.cells import Cells
@@ -19,6 +18,7 @@ from flattest.tables.faults import Faults, TableError, listed
 from flattest.tables.learning import Rules, learn_measured, marks_of, refuse_mixture
 from flattest.tables.missing import gaps_message
 from flattest.tables.reading import require_columns
+from flattest.tables.texts import Table
 from flattest.wording import count
 
 
@@ -86,12 +86,12 @@ class Encoding:
         """The names of the features."""
         return tuple(name for column in self.columns for name in column.feature_names)
 
-    def encode(self, frame: pd.DataFrame, *, strict: bool = False) -> Encoded:
+    def encode(self, table: Table, *, strict: bool = False) -> Encoded:
         """Return the features, and what is to be said of them.
 
         Parameters
         ----------
-        frame : DataFrame
+        table : TextTable or DataFrame
             A table with at least the columns of the encoding; others are left alone.
         strict : bool
             Whether to refuse levels, and gaps in columns, that the training table did not have.
@@ -107,14 +107,14 @@ class Encoding:
             If a column is missing, or has values of another kind than the training table; all
             that is wrong in one message.
         """
-        return encode(self.columns, frame, strict=strict, missing=self.missing)
+        return encode(self.columns, table, strict=strict, missing=self.missing)
 
-    def features(self, frame: pd.DataFrame) -> Float[np.ndarray, "n d"]:
+    def features(self, table: Table) -> Float[np.ndarray, "n d"]:
         """Return the matrix of features.
 
         Parameters
         ----------
-        frame : DataFrame
+        table : TextTable or DataFrame
             As for :meth:`encode`.
 
         Returns
@@ -127,14 +127,14 @@ class Encoding:
         TableError
             As for :meth:`encode`.
         """
-        return self.encode(frame).features
+        return self.encode(table).features
 
-    def target_values(self, frame: pd.DataFrame) -> Float[np.ndarray, " n"]:
+    def target_values(self, table: Table) -> Float[np.ndarray, " n"]:
         """Return the column to be predicted.
 
         Parameters
         ----------
-        frame : DataFrame
+        table : TextTable or DataFrame
             A table with that column.
 
         Returns
@@ -147,8 +147,8 @@ class Encoding:
         TableError
             If it is not there, or is not numeric.
         """
-        require_columns(frame, [self.target], option="--target")
-        return self.response.read(frame[self.target])
+        require_columns(table, [self.target], option="--target")
+        return self.response.read(table[self.target])
 
     def with_target(self, target: str) -> Encoding:
         """Return the same encoding with the target in another column."""
@@ -194,16 +194,14 @@ class Encoding:
         )
 
 
-def encode(
-    columns: Sequence[Column], frame: pd.DataFrame, *, strict: bool, missing: str
-) -> Encoded:
+def encode(columns: Sequence[Column], table: Table, *, strict: bool, missing: str) -> Encoded:
     """Return the features that columns give.
 
     Parameters
     ----------
     columns : sequence of Column
         The columns, at least one.
-    frame : DataFrame
+    table : TextTable or DataFrame
         A table that has them.
     strict, missing : object
         As for :class:`Encoding`.
@@ -221,12 +219,12 @@ def encode(
     faults, remarks = Faults(), []
     parts, gaps = [], {}
     with faults.collected():
-        require_columns(frame, [column.name for column in columns])
+        require_columns(table, [column.name for column in columns])
     for column in columns:
-        if column.name not in frame.columns:
+        if column.name not in table.columns:
             continue
         with faults.collected():
-            part = column.encode(frame[column.name])
+            part = column.encode(table[column.name])
             parts.append(part)
             if part.gaps.any():
                 gaps[column.name] = part.gaps
@@ -254,7 +252,7 @@ def encode(
 
 
 def learn_encoding(
-    frame: pd.DataFrame,
+    table: Table,
     target: str,
     ignore: Sequence[str] = (),
     *,
@@ -265,7 +263,7 @@ def learn_encoding(
 
     Parameters
     ----------
-    frame : DataFrame
+    table : TextTable or DataFrame
         The table.
     target : str
         The column to be predicted.
@@ -295,11 +293,11 @@ def learn_encoding(
     >>> [column.name for column in encoding.columns]
     ['x']
     """
-    return learn(frame, target, ignore, rules or Rules(), missing)[0]
+    return learn(table, target, ignore, rules or Rules(), missing)[0]
 
 
 def learn(
-    frame: pd.DataFrame, target: str, ignore: Sequence[str], rules: Rules, missing: str
+    table: Table, target: str, ignore: Sequence[str], rules: Rules, missing: str
 ) -> tuple[Encoding, Chosen, dict[str, Cells]]:
     """Do the same as :func:`learn_encoding`, and return what was done with the columns too.
 
@@ -324,13 +322,13 @@ def learn(
         (rules.categorical, "--categorical"),
     ):
         with faults.collected():
-            require_columns(frame, wanted, option=option)
-    names = [name for name in frame.columns if name != target and name not in set(ignore)]
+            require_columns(table, wanted, option=option)
+    names = [name for name in table.columns if name != target and name not in set(ignore)]
     cells: dict[str, Cells] = {}
-    for name in frame.columns:
+    for name in table.columns:
         if name not in set(ignore) or name == target:
             with faults.collected():
-                cells[name] = Cells.of(frame[name])
+                cells[name] = Cells.of(table[name])
     marks = marks_of(cells, rules)
     response: MeasuredColumn | None = None
     chosen = Chosen((), (), ())
@@ -341,11 +339,11 @@ def learn(
     if response is not None:
         present = ~np.isnan(response.read_cells(cells[target]))
         if not present.all():
-            frame = frame[present]
-            cells = {name: Cells.of(frame[name]) for name in cells}
+            table = table[present]
+            cells = {name: Cells.of(table[name]) for name in cells}
     with faults.collected():
         features = {name: cells[name] for name in names if name in cells}
-        chosen = choose_columns(frame, features, rules, marks, missing)
+        chosen = choose_columns(list(table.columns), features, rules, marks, missing)
     faults.raise_any()
     assert response is not None
     if not chosen.columns:
@@ -363,13 +361,13 @@ def learn(
 
 def _learn_response(cells: Cells, rules: Rules, marks: Marks) -> tuple[MeasuredColumn, str]:
     """Learn how to read the column to be predicted, and what is to be said of it."""
-    target = str(cells.values.name)
-    if cells.values.isna().all():
+    target = cells.name
+    if not cells.present.any():
         raise TableError(f"The target {target!r} has no values.")
     learnt = None if cells.kind == "name" else learn_measured(cells, rules, marks, codes=True)
     if learnt is None:
         refuse_mixture(cells)
-        shown = str(cells.values.dropna().iloc[0])
+        shown = next(text for text in cells.texts if text is not None)
         raise TableError(
             f"The target {target!r} holds text (such as {shown!r}), but flattest predicts numbers; "
             "choose a numeric column or code it as numbers first."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from flattest.figures.displays import LinkDisplay
@@ -17,12 +16,13 @@ from flattest.tables.encoding import check_varies
 from flattest.tables.preparing import FEWEST_ROWS, Prepared, prepare
 from flattest.tables.result import TableFit
 from flattest.tables.saved_model import SavedModel
+from flattest.tables.texts import Table
 
 _TOLERANCE = 1e-2  # of a formula; how close it is, it says itself
 
 
 def fit_table(
-    frame: pd.DataFrame,
+    table: Table,
     target: str,
     *,
     test_size: float = 0.2,
@@ -37,7 +37,7 @@ def fit_table(
 
     Parameters
     ----------
-    frame : DataFrame
+    table : TextTable or DataFrame
         The table.
     target : str
         The column to predict.
@@ -68,7 +68,7 @@ def fit_table(
     ({'training': 32, 'test': 8}, True)
     """
     return fit_prepared(
-        prepare(frame, target, **preparation),
+        prepare(table, target, **preparation),
         test_size=test_size,
         width=width,
         random_state=random_state,

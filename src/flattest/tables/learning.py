@@ -24,7 +24,6 @@ from flattest.tables.columns import (
     DateColumn,
     MeasuredColumn,
     NumberColumn,
-    row_number,
 )
 from flattest.tables.dates import dates, format_of
 from flattest.tables.decimals import OPTION, Marks
@@ -112,7 +111,7 @@ def learn_measured(
     TableError
         If dates may be read in two ways.
     """
-    name = str(cells.values.name)
+    name = cells.name
     texts = cells.different if cells.kind == "text" else []
     line = ""
     column: MeasuredColumn
@@ -160,7 +159,7 @@ def learn_column(cells: Cells, rules: Rules, marks: Marks) -> tuple[Column, str]
     TableError
         If it mixes numbers with text, or numbers in several currencies.
     """
-    name = str(cells.values.name)
+    name = cells.name
     if name in rules.categorical or cells.kind == "name":
         return _learn_categories(cells, numeric=cells.kind != "name" and _are_numbers(cells))
     learnt = learn_measured(cells, rules, marks)
@@ -168,7 +167,7 @@ def learn_column(cells: Cells, rules: Rules, marks: Marks) -> tuple[Column, str]
         return learnt
     _refuse_currencies(cells)
     texts = cells.different
-    if len(texts) > min(_FEW_MIXED, len(cells.values) // 3):
+    if len(texts) > min(_FEW_MIXED, len(cells.rows) // 3):
         refuse_mixture(cells)
     column, line = _learn_categories(cells, numeric=False)
     if not line and has_leading_zeros(texts):
@@ -234,10 +233,10 @@ def _cycles(days: Float[np.ndarray, " n"]) -> tuple[str, ...]:
 
 def _learn_categories(cells: Cells, *, numeric: bool) -> tuple[CategoryColumn, str]:
     """Learn the levels of a column, of which rare ones are not told apart."""
-    name = str(cells.values.name)
+    name = cells.name
     column = CategoryColumn(name, False, False, (), numeric=numeric)
     texts = column.texts(cells)
-    present = texts.dropna()
+    present = [text for text in texts if text is not None]
     counts = Counter(present)  # in the order of first rows
     order = sorted(counts, key=lambda level: -counts[level])
     has_gaps = len(present) < len(texts)
@@ -270,8 +269,7 @@ def _refuse_currencies(cells: Cells) -> None:
     many = sorted(units - {""}) if len(cells.different) > _FEW_MIXED else []
     if mixed := money if len(money) > 1 else many:
         raise TableError(
-            f"Column {str(cells.values.name)!r} mixes numbers with {listed(mixed)}; convert them "
-            "to one unit."
+            f"Column {cells.name!r} mixes numbers with {listed(mixed)}; convert them to one unit."
         )
 
 
@@ -288,18 +286,23 @@ def refuse_mixture(cells: Cells) -> None:
     TableError
         If it is one.
     """
-    values, name = cells.values, str(cells.values.name)
     texts = cells.different
-    rows = values[values.isin(texts)]
-    readable = {"numbers": {text for text in texts if _is_number(text)}, "dates": dates(texts)}
-    for noun, known in readable.items():
-        good = rows.isin(known).to_numpy()
-        if good.mean() < 0.5 or good.all():
+    if not cells.is_text or not texts:
+        return
+    meant = set(texts)
+    rows = [row for row, text in enumerate(cells.texts) if text in meant]
+    for noun, known_of in (("numbers", _numbers), ("dates", dates)):
+        known = known_of(texts)
+        bad = [row for row in rows if cells.texts[row] not in known]
+        if not bad or len(bad) > len(rows) / 2:
             continue
-        row = int(np.flatnonzero(~good)[0])
-        word = rows.iloc[row]
+        word = cells.texts[bad[0]]
         raise TableError(
-            f"Column {name!r} mixes {noun} with text such as {word!r} (row "
-            f"{row_number(rows, row)}); correct those entries, or if they stand for missing values "
+            f"Column {cells.name!r} mixes {noun} with text such as {word!r} (row "
+            f"{cells.rows[bad[0]]}); correct those entries, or if they stand for missing values "
             f'say --na "{word}".'
         )
+
+
+def _numbers(texts: Sequence[str]) -> set[str]:
+    return {text for text in texts if _is_number(text)}

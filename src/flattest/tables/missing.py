@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool
 
 from flattest.tables.faults import TableError, listed
@@ -44,20 +43,18 @@ def gaps_message(gaps: Mapping[str, Bool[np.ndarray, " n"]]) -> str:
     )
 
 
-def complete_rows(frame: pd.DataFrame, gaps: Mapping[str, Bool[np.ndarray, " n"]]) -> pd.DataFrame:
-    """Return the rows without a missing value.
+def complete_rows(gaps: Mapping[str, Bool[np.ndarray, " n"]]) -> Bool[np.ndarray, " n"]:
+    """Tell the rows without a missing value.
 
     Parameters
     ----------
-    frame : DataFrame
-        The table.
     gaps : dict of str to ndarray of shape (n,)
-        For each column with missing values, the rows where one is missing.
+        For each column, at least one, the rows where a value is missing.
 
     Returns
     -------
-    DataFrame
-        The other rows, with their labels.
+    ndarray of bool, of shape (n,)
+        The other rows.
 
     Raises
     ------
@@ -67,21 +64,17 @@ def complete_rows(frame: pd.DataFrame, gaps: Mapping[str, Bool[np.ndarray, " n"]
     Examples
     --------
     >>> import numpy as np
-    >>> import pandas as pd
     >>> from flattest.tables.missing import complete_rows
-    >>> frame = pd.DataFrame({"x": [1.0, None, 3.0]})
-    >>> len(complete_rows(frame, {"x": frame["x"].isna().to_numpy()}))
-    2
+    >>> complete_rows({"x": np.array([False, True, False])}).tolist()
+    [True, False, True]
     """
-    if not gaps:
-        return frame
-    incomplete = np.any(list(gaps.values()), axis=0)
-    left = len(frame) - int(incomplete.sum())
-    if left < LEAST_SHARE_LEFT * len(frame):
+    complete = ~np.any(list(gaps.values()), axis=0)
+    left = int(complete.sum())
+    if left < LEAST_SHARE_LEFT * len(complete):
         worst = max(gaps, key=lambda name: gaps[name].sum())
         raise TableError(
-            f"Leaving out rows with missing values would leave {left:,} of {len(frame):,}, too few "
-            f"to stand for all; most are missing in {worst!r} ({gaps[worst].sum():,}), so leave "
-            f'that out with --ignore "{worst}", or fill in with --missing fill.'
+            f"Leaving out rows with missing values would leave {left:,} of {len(complete):,}, too "
+            f"few to stand for all; most are missing in {worst!r} ({gaps[worst].sum():,}), so "
+            f'leave that out with --ignore "{worst}", or fill in with --missing fill.'
         )
-    return frame[~incomplete]
+    return complete

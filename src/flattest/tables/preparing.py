@@ -1,6 +1,7 @@
 """From a table to numbers: rows without a target, missing values, what is to be said beforehand.
 
-All of it works without torch, so that what is wrong with a file is said at once.
+All of it works without torch, and text without pandas, so that what is wrong with a file is said at
+once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from flattest.tables.cells import Cells
@@ -20,6 +20,7 @@ from flattest.tables.faults import TableError
 from flattest.tables.learning import Rules
 from flattest.tables.missing import complete_rows
 from flattest.tables.suspicions import giving_away, identifier_warning, looks_like_names
+from flattest.tables.texts import Table
 from flattest.wording import count
 
 FEWEST_ROWS = 10
@@ -57,7 +58,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    frame: pd.DataFrame,
+    table: Table,
     target: str,
     *,
     ignore: Sequence[str] = (),
@@ -70,7 +71,7 @@ def prepare(
 
     Parameters
     ----------
-    frame : DataFrame
+    table : TextTable or DataFrame
         The table: text cells or typed columns.
     target : str
         The column to predict. Rows without it are left out.
@@ -98,26 +99,26 @@ def prepare(
 
     Examples
     --------
-    >>> import pandas as pd
     >>> from flattest.tables.preparing import prepare
-    >>> x = [f"{i},5" for i in range(12)]
-    >>> prepared = prepare(pd.DataFrame({"x": x, "y": range(12)}), "y")
+    >>> from flattest.tables.texts import TextTable
+    >>> table = TextTable({"x": [f"{i},5" for i in range(12)], "y": [str(i) for i in range(12)]})
+    >>> prepared = prepare(table, "y")
     >>> prepared.features[:3].ravel().tolist(), prepared.lines
     ([0.5, 1.5, 2.5], ("Column 'x': '0,5' is read as 0.5.",))
     """
     rules = rules or Rules()
     policy = "fill" if missing == "drop" else missing
-    _check_rows(frame)
-    encoding, chosen, cells = learn(frame, target, ignore, rules, policy)
-    kept = frame[~np.isnan(encoding.target_values(frame))]
+    _check_rows(table)
+    encoding, chosen, cells = learn(table, target, ignore, rules, policy)
+    kept = table[~np.isnan(encoding.target_values(table))]
     said = []
-    if without := len(frame) - len(kept):
+    if without := len(table) - len(kept):
         said.append(f"{count(without, 'row')} without a value of {target!r} left out.")
     _check_rows(kept, f" with a value of {target!r}")
     complete = kept
     if missing == "drop":
         gaps = {c.name: c.encode_cells(cells[c.name]).gaps for c in encoding.columns}
-        complete = complete_rows(kept, {name: rows for name, rows in gaps.items() if rows.any()})
+        complete = kept[complete_rows(gaps)]
     if without := len(kept) - len(complete):
         said.append(f"{count(without, 'row')} with missing values left out.")
         _check_rows(complete, " without a missing value")
@@ -133,15 +134,15 @@ def prepare(
         features=np.hstack(features),
         target=y,
         unused=tuple(ignore) + chosen.left_out,
-        n_dropped=len(frame) - len(complete),
+        n_dropped=len(table) - len(complete),
         lines=(*chosen.lines, *said),
         warnings=(*chosen.doubts, *_warnings(encoding.columns, cells, features, y)),
     )
 
 
-def _check_rows(frame: pd.DataFrame, which: str = "") -> None:
-    if len(frame) < FEWEST_ROWS:
-        rows = f"{count(len(frame), 'row')}{which}"
+def _check_rows(table: Table, which: str = "") -> None:
+    if len(table) < FEWEST_ROWS:
+        rows = f"{count(len(table), 'row')}{which}"
         raise TableError(f"The table has {rows}, but a fit needs at least {FEWEST_ROWS}.")
 
 

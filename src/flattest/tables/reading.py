@@ -1,4 +1,7 @@
-"""Tables: CSV and Parquet files are read into data frames, or refused in one clear sentence."""
+"""Tables: CSV and Parquet files are read, or refused in one clear sentence.
+
+Text is read without pandas, so that what is wrong with it is said at once.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from flattest.errors import require
 from flattest.tables.decoding import decode
 from flattest.tables.delimited import parse_delimited, refuse_duplicates
 from flattest.tables.faults import TableError as TableError, listed
+from flattest.tables.texts import Table, TextTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _READERS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 
@@ -24,7 +29,7 @@ class Reading(NamedTuple):
 
     Parameters
     ----------
-    frame : DataFrame
+    table : TextTable or DataFrame
         Text cells and None for missing values, from text; typed columns, from Parquet.
     separator : str
         What separates the cells of a text; a comma where there is no text.
@@ -32,9 +37,14 @@ class Reading(NamedTuple):
         For the columns of a text with missing values, how often they were written how.
     """
 
-    frame: pd.DataFrame
+    table: Table
     separator: str = ","
     missing: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table as a frame, in any case."""
+        return self.table.to_frame() if isinstance(self.table, TextTable) else self.table
 
 
 def read_file(
@@ -105,7 +115,7 @@ def read_file(
         reading = Reading(*parse_delimited(text, source, na))
     else:
         reading = Reading(_parse_parquet(content, source))
-    if len(reading.frame) == 0:
+    if len(reading.table) == 0:
         raise TableError(f"{_quoted(source)} has a header but no rows.")
     return reading
 
@@ -149,12 +159,12 @@ def read_table(
     return read_file(path, na=na, encoding=encoding, usual=usual).frame
 
 
-def require_columns(frame: pd.DataFrame, names: Sequence[str], option: str = "") -> None:
+def require_columns(table: Table, names: Sequence[str], option: str = "") -> None:
     """Refuse a table that lacks a column.
 
     Parameters
     ----------
-    frame : DataFrame
+    table : TextTable or DataFrame
         The table.
     names : sequence of str
         The columns it must have.
@@ -168,14 +178,14 @@ def require_columns(frame: pd.DataFrame, names: Sequence[str], option: str = "")
 
     Examples
     --------
-    >>> import pandas as pd
     >>> from flattest.tables.reading import require_columns
-    >>> require_columns(pd.DataFrame({"price": [1.0]}), ["Prize"])
+    >>> from flattest.tables.texts import TextTable
+    >>> require_columns(TextTable({"price": ["1"]}), ["Prize"])
     Traceback (most recent call last):
     flattest.tables.faults.TableError: The table has no column 'Prize'; did you mean 'price'?
     """
-    known = {str(name).casefold(): str(name) for name in frame.columns}
-    missing = [name for name in names if name not in frame.columns]
+    known = {str(name).casefold(): str(name) for name in table.columns}
+    missing = [name for name in names if name not in table.columns]
     if not missing:
         return
     close = _close(missing[0].casefold(), known)
@@ -195,6 +205,7 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
 
 def _parse_parquet(content: bytes, source: Path) -> pd.DataFrame:
     require("pyarrow", extra="cli", purpose="Reading a Parquet file")
+    import pandas as pd
     import pyarrow
     import pyarrow.parquet
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
@@ -30,6 +29,7 @@ from flattest.tables.model_file import (
     readable,
     stored_encoding,
 )
+from flattest.tables.texts import Table
 from flattest.two_layer.activations import Homogeneous
 from flattest.two_layer.flatness import TwoLayerFlatness
 from flattest.two_layer.measuring import measure
@@ -108,12 +108,12 @@ class SavedModel:
         """
         return self.predictor.loadings(self.directions)
 
-    def inputs(self, frame: pd.DataFrame) -> Float[Tensor, "n h"]:
+    def inputs(self, table: Table) -> Float[Tensor, "n h"]:
         """Return the inputs of the network for the rows of a table.
 
         Parameters
         ----------
-        frame : DataFrame
+        table : TextTable or DataFrame
             The table.
 
         Returns
@@ -126,18 +126,18 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        return self._inputs(self.encoding.features(frame))
+        return self._inputs(self.encoding.features(table))
 
     def _inputs(self, features: Float[np.ndarray, "n d"]) -> Float[Tensor, "n h"]:
         inputs = torch.from_numpy(self.predictor.standardise(features))
         return with_bias(inputs, self.predictor.network.n_features > inputs.shape[1])
 
-    def predict(self, frame: pd.DataFrame) -> Float[np.ndarray, " n"]:
+    def predict(self, table: Table) -> Float[np.ndarray, " n"]:
         """Predict the target for the rows of a table.
 
         Parameters
         ----------
-        frame : DataFrame
+        table : TextTable or DataFrame
             The table; it need not have the target.
 
         Returns
@@ -150,7 +150,7 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        return self.predictor(self.encoding.features(frame))
+        return self.predictor(self.encoding.features(table))
 
     def predict_interval(
         self, features: Float[np.ndarray, "n d"], level: float
@@ -185,12 +185,12 @@ class SavedModel:
         law = self.predictor.law(features)
         return law.moments()[0].numpy(), *law.interval(level)
 
-    def measure(self, frame: pd.DataFrame) -> TwoLayerFlatness:
+    def measure(self, table: Table) -> TwoLayerFlatness:
         """Measure the flatness of the network on a table, on standardised features.
 
         Parameters
         ----------
-        frame : DataFrame
+        table : TextTable or DataFrame
             The table, with the target; rows without a value of it are left out.
 
         Returns
@@ -204,9 +204,9 @@ class SavedModel:
         TableError
             If the table does not fit the encoding.
         """
-        target = self.encoding.target_values(frame)
+        target = self.encoding.target_values(table)
         known = ~np.isnan(target)
-        features = self.encoding.features(frame[known]) if known.any() else np.empty((0, 0))
+        features = self.encoding.features(table[known]) if known.any() else np.empty((0, 0))
         return self.measure_encoded(features, target[known])
 
     def measure_encoded(

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from flattest.tables.cells import Cells
@@ -22,15 +21,15 @@ _FEWEST_TARGETS = 5  # different targets from which on it is no accident that a 
 _MOST_CODES = 12
 
 
-def is_index(cells: Cells, frame: pd.DataFrame, *, names: bool) -> bool:
+def is_index(cells: Cells, columns: Sequence[str], *, names: bool) -> bool:
     """Tell a column that only counts or names the rows, as data frames are written with.
 
     Parameters
     ----------
     cells : Cells
         The column.
-    frame : DataFrame
-        The table.
+    columns : sequence of str
+        The names of all columns of the table.
     names : bool
         Whether its texts are categories that all differ.
 
@@ -40,10 +39,8 @@ def is_index(cells: Cells, frame: pd.DataFrame, *, names: bool) -> bool:
         True for one without a name, or with one that says so, whose whole numbers all differ; and
         for one without a name whose texts all differ.
     """
-    name = str(cells.values.name)
-    position = list(frame.columns).index(name)
-    nameless = name == unnamed(position)
-    if not (nameless or _ROW_NAMES.fullmatch(name)) or len(cells.values) < 2:
+    nameless = cells.name == unnamed(list(columns).index(cells.name))
+    if not (nameless or _ROW_NAMES.fullmatch(cells.name)) or len(cells.rows) < 2:
         return False
     numbers = _whole_numbers(cells)
     if numbers is not None:
@@ -84,7 +81,7 @@ def names_rows(cells: Cells) -> bool:
     bool
         True where each text is in one row only.
     """
-    return cells.kind in ("text", "name") and bool(cells.values.is_unique)
+    return cells.is_text and len(set(cells.texts)) == len(cells.rows)
 
 
 def identifier_warning(cells: Cells) -> str:
@@ -100,7 +97,7 @@ def identifier_warning(cells: Cells) -> str:
     str
         The warning.
     """
-    name, numbers = str(cells.values.name), _whole_numbers(cells)
+    name, numbers = cells.name, _whole_numbers(cells)
     if numbers is None:
         return ""
     named = _IDENTIFIER.fullmatch(name)
@@ -198,5 +195,5 @@ def _whole_numbers(cells: Cells) -> np.ndarray | None:
     """Return the numbers of a column without gaps, if all are whole."""
     if cells.kind != "number" and not (cells.kind == "text" and "." in cells.marks):
         return None
-    numbers = cells.plain if cells.kind == "text" else cells.values.to_numpy(dtype=np.float64)
+    numbers = cells.plain if cells.is_text else cells.numbers
     return numbers if (numbers == np.floor(numbers)).all() else None

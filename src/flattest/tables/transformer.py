@@ -125,7 +125,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 cells[name] = Cells.of(frame[name])
         marks = marks_of(cells, rules)
         with faults.collected():
-            chosen = choose_columns(frame, cells, rules, marks, self.missing)
+            chosen = choose_columns(list(frame.columns), cells, rules, marks, self.missing)
         faults.raise_any()
         if not chosen.columns:
             raise TableError("No column of X varies, so there is nothing to learn from.")
