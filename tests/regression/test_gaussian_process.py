@@ -190,17 +190,6 @@ def test_a_fit_ends_where_the_evidence_is_flat(free: str) -> None:
         torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
 
 
-def test_a_fit_is_given_up_where_it_cannot_come_to_what_is_needed() -> None:
-    data, effort = _nearly_linear(0.1), Effort(max_iter=60, tol=1e-9)
-    start = Process("matern52", data.X[0, :5, :2], torch.ones(1, dtype=torch.float64), noise=0.5)
-    whole = fit_process(data, start, effort)
-    near = fit_process(data, start, effort, needed=whole.evidence - 1)
-    assert near.evidence == whole.evidence
-    given_up = fit_process(data, start, effort, needed=whole.evidence + 1e6)
-    assert evidence(data, start) < given_up.evidence < whole.evidence
-    assert not given_up.converged
-
-
 def test_parameters_that_change_nothing_have_no_price() -> None:
     def count(**changes: object) -> int:
         return _process("gaussian", False)._replace(**changes).n_parameters

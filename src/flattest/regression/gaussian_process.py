@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flattest.regression.kernels import kernel
-from flattest.regression.tuning import ROUGH
 
 
 class Process(NamedTuple):
@@ -108,12 +107,6 @@ class Process(NamedTuple):
             total += v * z.square().sum(-1) if shape == "linear" else v
         return total
 
-    def to(self, dtype: torch.dtype) -> Process:
-        """Return the same process in another precision."""
-        return self._replace(
-            projection=self.projection.to(dtype), variances=self.variances.to(dtype)
-        )
-
     @property
     def variance(self) -> float:
         """The sum of the variances."""
@@ -150,12 +143,6 @@ class Data(NamedTuple):
     def take(self, rows: Tensor) -> Data:
         """Return some of the rows."""
         return Data(self.X[rows], self.y[rows], self.spread[rows])
-
-    def roughly(self, process: Process) -> tuple[Data, Process]:
-        """Return the rows and a process in single precision, where that will do."""
-        if process.noise <= ROUGH.single * process.variance:
-            return self, process
-        return self.to(torch.float32), process.to(torch.float32)
 
     def blocks(self, size: int) -> Data:
         """Cut into as few equal blocks as are needed, none larger than the size.

@@ -96,23 +96,7 @@ class Linearised(NamedTuple):
         return float(self.factor.diagonal().log().sum())
 
 
-class Freedom(NamedTuple):
-    """What the directions of a process may follow, and in which units to change them.
-
-    Parameters
-    ----------
-    degrees : float
-        How many rows' worth of noise they have followed.
-    unit : Tensor of shape (p, p) or None
-        Columns of changes of the projection's entries, row by row, that all change the evidence
-        alike, to second order in the linear model; None where it is not fitted.
-    """
-
-    degrees: float
-    unit: Float[Tensor, "p p"] | None = None
-
-
-def freedom(data: Data, process: Process) -> Freedom:
+def degrees_of_freedom(data: Data, process: Process) -> float:
     r"""Return how many rows' worth of noise the directions of a process have followed.
 
     .. math::
@@ -130,21 +114,17 @@ def freedom(data: Data, process: Process) -> Freedom:
 
     Returns
     -------
-    Freedom
-        The degrees are between 0 and the number of entries.
+    float
+        Between 0 and the number of entries.
     """
     if process.free != "projection":
-        return Freedom(0.0)
+        return 0.0
     factored = factorise(data, process)
     if factored is None:
-        return Freedom(float(process.projection.numel()))
+        return float(process.projection.numel())
     linear = Linearised.of(process, data, factored)
     noisy = linear.solved * (process.noise * data.spread)[..., None]
-    inner = (linear.solved.mT @ noisy).sum(0)
-    identity = torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
-    unit = torch.linalg.solve_triangular(linear.factor.mT, identity, upper=True)
-    degrees = float((unit * (inner @ unit)).sum())
-    return Freedom(degrees, process.projection.square().mean().sqrt() * unit)
+    return float(torch.cholesky_solve((linear.solved.mT @ noisy).sum(0), linear.factor).trace())
 
 
 def scored(data: Data, process: Process, factored: Factored | None = None) -> Process:

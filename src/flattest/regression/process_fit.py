@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
@@ -10,9 +9,8 @@ import torch
 
 from flattest.regression.evidence import evidence_and_slopes
 from flattest.regression.gaussian_process import Data, Process
-from flattest.regression.occam import Freedom, freedom, scored
+from flattest.regression.occam import degrees_of_freedom, scored
 from flattest.regression.tuning import (
-    HOPELESS_ITERATIONS,
     LBFGS_MEMORY,
     LOG_LENGTH,
     LOG_NOISE,
@@ -20,17 +18,11 @@ from flattest.regression.tuning import (
     Effort,
 )
 
-_CURVATURE = 0.5  # of the objective along each axis of the directions, as along the log noise
 _BEYOND = 1.05  # times the least noise, from where on a fit was not held up by it
 
 
 def fit_process(
-    data: Data,
-    start: Process,
-    effort: Effort,
-    *,
-    only_lengths: bool = False,
-    needed: float = -math.inf,
+    data: Data, start: Process, effort: Effort, *, only_lengths: bool = False
 ) -> Process:
     r"""Maximise the restricted marginal likelihood, summed over the blocks, by L-BFGS.
 
@@ -53,39 +45,25 @@ def fit_process(
         When to stop.
     only_lengths : bool
         Whether to hold directions, of which all was fitted before, and fit their lengths only.
-    needed : float
-        The evidence below which the process does not matter: the fit is given up where that is out
-        of reach.
 
     Returns
     -------
     Process
         The best found, scored.
     """
-    known = freedom(*data.roughly(start))
-    start = start._replace(spent=known.degrees)
-    climb = functools.partial(
-        _climb, known=known, effort=effort, only_lengths=only_lengths, needed=needed
-    )
+    start = start._replace(spent=degrees_of_freedom(data, start))
     enough = effort.single * start.variance
     if start.noise > enough:
         # Where the fit ends at the least noise for single precision, it goes on in double.
         rough = data.to(torch.float32)
-        start = climb(rough, start, least_noise=enough)
+        start = _climb(rough, start, effort, only_lengths=only_lengths, least_noise=enough)
         if start.noise > _BEYOND * enough:
             return scored(data, start)
-    return scored(data, climb(data, start))
+    return scored(data, _climb(data, start, effort, only_lengths=only_lengths))
 
 
 def _climb(
-    data: Data,
-    start: Process,
-    *,
-    known: Freedom,
-    effort: Effort,
-    only_lengths: bool,
-    needed: float,
-    least_noise: float = 0.0,
+    data: Data, start: Process, effort: Effort, *, only_lengths: bool, least_noise: float = 0.0
 ) -> Process:
     """Maximise from a start, in the precision of the data."""
     # Who only predicts comes through this file too, and need not wait for the import.
@@ -102,57 +80,33 @@ def _climb(
     scale = scale.clamp_min(1e-3 * float(scale.max()) or 1.0)
     unit = base / scale
     size, scales = unit.numel() if free else 0, scale.numel()
-    # Steps of the same length along these axes change the objective alike.
-    rows = data.y.numel()
-    axes = None
-    if free and known.unit is not None:
-        per_entry = scale.expand_as(base).flatten()[:, None]
-        axes = known.unit.to(base) * (_CURVATURE * rows) ** 0.5 / per_entry
-    first = np.zeros(size) if axes is not None else unit.flatten().cpu().numpy()[:size]
+    first = unit.flatten().cpu().numpy()[:size]
     logs = [scale.log().flatten(), start.variances.log()]
     theta = np.concatenate([first, *(x.cpu().numpy() for x in logs), [math.log(start.noise)]])
     ranges = [(-np.inf, np.inf)] * size + [LOG_LENGTH] * scales + [LOG_VARIANCE] * q
     low, high = np.array([*ranges, LOG_NOISE]).T
     if least_noise:
         low[-1] = max(low[-1], math.log(least_noise))
+    rows = data.y.numel()
 
     def at(theta: np.ndarray, precision: torch.dtype = base.dtype) -> Process:
         values = torch.from_numpy(theta).to(base)
-        matrix = unit
-        if axes is not None:
-            matrix = unit + (axes @ values[:size]).reshape(base.shape)
-        elif free:
-            matrix = values[:size].reshape(base.shape)
+        matrix = values[:size].reshape(base.shape) if free else unit
         return start._replace(
-            projection=matrix * values[size : size + scales].exp(),
-            variances=values[size + scales : -1].exp(),
+            projection=(matrix * values[size : size + scales].exp()).to(precision),
+            variances=values[size + scales : -1].exp().to(precision),
             noise=math.exp(theta[-1]),
-        ).to(precision)
-
-    seen: list[float] = []
-    passed: list[float] = []
-
-    def give_up(_: np.ndarray) -> None:
-        passed.append(seen[-1])
-        left = effort.max_iter - len(passed)
-        if len(passed) > HOPELESS_ITERATIONS:
-            gain = float(np.diff(passed[-HOPELESS_ITERATIONS:]).max())
-            if passed[-1] + left * gain < needed:
-                raise StopIteration
+        )
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         process = at(theta, data.y.dtype)
         value, slope, in_variances, in_noise = evidence_and_slopes(data, process)
-        seen.append(value)
         value += process.spent / 2 * math.log(process.noise)
         rest = in_variances, in_noise + process.spent / 2
         factor = torch.from_numpy(theta[size : size + scales]).to(slope).exp()
         in_scale = (slope * process.projection).sum(0)
         in_scale = in_scale if scales == k else in_scale.sum(0, keepdim=True)
-        in_matrix = (slope * factor).flatten()[:size]
-        if axes is not None:
-            in_matrix = axes.mT.to(in_matrix) @ in_matrix
-        slopes = [in_matrix, in_scale]
+        slopes = [(slope * factor).flatten()[:size], in_scale]
         return -value / rows, -np.concatenate([*(x.cpu().numpy() for x in slopes), *rest]) / rows
 
     end = minimize(
@@ -161,7 +115,6 @@ def _climb(
         jac=True,
         method="L-BFGS-B",
         bounds=Bounds(low, high),
-        callback=give_up,
         options={"maxiter": effort.max_iter, "maxcor": LBFGS_MEMORY, "ftol": effort.tol},
     )
     return at(end.x)._replace(converged=bool(end.success))

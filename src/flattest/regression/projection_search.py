@@ -21,7 +21,6 @@ from flattest.regression.evidence import evidence, gradients, trend_slope
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.kernels import SHAPES
 from flattest.regression.mixture import contenders, kind
-from flattest.regression.occam import scored
 from flattest.regression.process_fit import fit_process
 from flattest.regression.refits import judged_on_held_out_rows
 from flattest.regression.tuning import (
@@ -114,9 +113,9 @@ def search(
     beginnings = starts_on(some, few, min(d, max(MOST_DIRECTIONS, k or 1)))
     data = rows.take(order[:SEARCH_ROWS]).blocks(SEARCH_BLOCK)
 
-    plain = [] if k else [fit_process(few, process, ROUGH) for process in _alike(few)]
+    plain = [] if k else [fit_process(data, process, ROUGH) for process in _alike(data)]
     step()
-    floor = _best(plain).score / few.y.numel() if plain else -math.inf
+    floor = _best(plain).score / data.y.numel() if plain else -math.inf
     chain = _best_chain(few, beginnings, k or 1, floor, step)
     descended = _descend(data, chain, k, few)
     allowed = [process for process in descended if k in (None, process.n_directions)]
@@ -195,11 +194,7 @@ def _decided(rows: Data, compared: list[Process], k: int | None, effort: Effort)
 def _of_all_features(
     data: Data, plain: list[Process], best: Process, *, by_feature: bool
 ) -> list[Process]:
-    """Fit functions of all features with care, with a length for each too, if they may win.
-
-    They come from fewer rows.
-    """
-    plain = [scored(data, process) for process in plain]
+    """Fit functions of all features with care, with a length for each too, if they may win."""
     if not plain or not _is_near(_best(plain), best, data):
         return plain
     with_lengths = _with_lengths(data) if by_feature else ()
@@ -332,8 +327,7 @@ def _descend(data: Data, chain: list[Process], k: int | None, few: Data) -> list
 
 def _fit(data: Data, start: Process, best: Process | None) -> Process:
     """Fit a process roughly, and with care where that comes near the best."""
-    needed = -math.inf if best is None else best.score - NEAR_NATS * data.y.numel()
-    process = fit_process(data, start, ROUGH, needed=needed)
+    process = fit_process(data, start, ROUGH)
     if best is None or _is_near(process, best, data):
         process = fit_process(data, process, FINE)
     return process
@@ -344,13 +338,12 @@ def _without_least_needed(data: Data, process: Process) -> Process:
 
     The directions are the eigenvectors of the average gradient outer product.
     """
-    rough, known = data.roughly(process)
-    slopes = gradients(rough, known)
-    axes = torch.linalg.eigh(slopes.T @ slopes)[1].flip(1).to(process.projection)
+    slopes = gradients(data, process)
+    axes = torch.linalg.eigh(slopes.T @ slopes)[1].flip(1)
     k = process.n_directions
     rests = [axes[:, [j for j in range(k) if j != left_out]] for left_out in range(k)]
     starts = [process._replace(projection=process.projection @ rest) for rest in rests]
-    return max(starts, key=lambda start: evidence(rough, start.to(rough.y.dtype)))
+    return max(starts, key=lambda start: evidence(data, start))
 
 
 def _variants(

@@ -73,19 +73,16 @@ SEARCH_ROWS, SEARCH_BLOCK = 1000, 500
 """Rows of the search, and of a block of them: factorisations cost the cube of the block."""
 FINAL_ROWS, FINAL_BLOCK, EXACT_ROWS = 4000, 500, 1000
 """Rows of the last fit, of its blocks, and up to which it is done in one block."""
-PASSING = Effort(max_iter=15, tol=5e-4, single=2e-3)
+PASSING = Effort(max_iter=15, tol=5e-4, single=5e-3)
 """On the way to fewer directions, where rows are plenty."""
-ROUGH = Effort(max_iter=25, tol=5e-4, single=2e-3)
+ROUGH = Effort(max_iter=25, tol=5e-4, single=5e-3)
 """To see whether a candidate is worth more."""
-FINE = Effort(max_iter=60, tol=1e-4, single=1e-2)
+FINE = Effort(max_iter=60, tol=1e-4, single=2e-2)
 """For candidates near the best one."""
 LENGTHS_TO_THE_END = Effort(max_iter=300, tol=1e-6)
 """For the lengths at fixed directions: cheap, and along the valleys that are left by all else."""
 LAST = Effort(max_iter=200, tol=1e-5)
 """For the process that is kept."""
-HOPELESS_ITERATIONS = 4
-"""Iterations after which a fit may be given up: where it would miss what it has to come near to,
-even if all that are left gained as much as the best one of the last ones."""
 REFIT_ROWS, REFIT_ROWS_PER_PARAMETER, REFIT_FOLDS = 300, 5, 5
 """Rows up to which candidates are judged on rows held out, if these are also fewer than so many per
 parameter; and the folds. With more rows the linear model of the directions' errors suffices."""
