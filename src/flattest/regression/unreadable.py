@@ -50,7 +50,9 @@ ft.TableEncoder() in front, which makes numbers of the columns of a DataFrame.
 
 def _about(X: Any, y: Any, said: str) -> str:
     """Return the sentence, empty where the error is about something else."""
-    converts = "could not convert" in said or "float() argument" in said
+    # By value, or by the dtype of all columns together, as NumPy and pandas have it.
+    ways = ("could not convert", "float() argument", "could not be promoted")
+    converts = any(way in said for way in ways)
     if not converts and not said.startswith("Input X contains NaN"):
         return ""
     columns: list[tuple[object, pd.Series]] = []
