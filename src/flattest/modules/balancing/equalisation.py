@@ -35,8 +35,9 @@ class Ranges:
     def __init__(self, layers: Sequence[Layer], channels: sparse.csr_array) -> None:
         self._layers, self._channels = layers, channels
         columns = sparse.csc_array(channels)
-        self._up = sparse.csr_array(columns.maximum(0))
-        self._down = sparse.csr_array((-columns).maximum(0))
+        self._up, self._down = (sparse.coo_array(part.maximum(0)) for part in (columns, -columns))
+        for exponents in (self._up, self._down):
+            exponents.eliminate_zeros()  # which versions of SciPy before 1.13 keep
         self._distinct = [
             tuple(len(np.unique(ends)) == len(ends) for ends in (layer.out, layer.into))
             for layer in layers
@@ -134,10 +135,8 @@ def _raise(totals: np.ndarray, where: np.ndarray, values: np.ndarray, once: bool
         np.maximum.at(totals, where, values)
 
 
-def _largest(exponents: sparse.csr_array, of_channel: np.ndarray) -> Vector:
+def _largest(exponents: sparse.coo_array, of_channel: np.ndarray) -> Vector:
     """Return for every scale the largest value among the channels that have it."""
     result = np.full(exponents.shape[1], -np.inf)
-    entries = sparse.coo_array(exponents)
-    entries.eliminate_zeros()  # which versions of SciPy before 1.13 keep
-    np.maximum.at(result, entries.col, of_channel[entries.row])
+    np.maximum.at(result, exponents.col, of_channel[exponents.row])
     return result
