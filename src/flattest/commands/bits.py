@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from flattest.commands.module_options import (
     Weights,
 )
 from flattest.commands.options import Force, Seed
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @one_sentence_errors
@@ -80,18 +83,19 @@ def bits(
 
     loaded = load(model, data, weights)
     with one_sentence():
+        criterion = load_loss(loss)
         flatness = measure(
             loaded.module,
             loaded.X,
             loaded.y,
-            loss=load_loss(loss),
+            loss=criterion,
             output=output,
             residual="none",
             random_state=random_state,
         )
 
-    def loss_of(module: object) -> float:
-        return mean_loss(module, loaded.X, loaded.y, loss=load_loss(loss), output=output)  # type: ignore[arg-type]
+    def loss_of(module: nn.Module) -> float:
+        return mean_loss(module, loaded.X, loaded.y, loss=criterion, output=output)
 
     with said_in_lines(("Give loss_of, a function from a module to its loss,", "Give --measured")):
         chosen = allocate_bits(
