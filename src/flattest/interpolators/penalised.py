@@ -118,6 +118,7 @@ class Adam:
         # Weights and coefficients in one: small networks cost as much as the calls they take.
         size = point.W.numel() + point.a.numel()
         self._mean, self._square = point.a.new_zeros(size), point.a.new_zeros(size)
+        self._gradient = torch.empty_like(self._mean)
         self._count = 0
 
     def step(
@@ -171,14 +172,15 @@ class Adam:
             Where the step ends.
         """
         self._count += 1
-        residual = (point.f - target) / len(target)
+        residual = (point.f - target).div_(len(target))
         grad_W, grad_a = goal.gradient(point)
-        pull = (point.slope * residual[:, None]).T @ goal.X
-        grad_W = torch.addcmul(strength * grad_W, pull, point.a[:, None])
-        grad_a = torch.addmv(strength * grad_a, point.s.T, residual)
-        gradient = torch.cat([grad_W.flatten(), grad_a])
-        self._mean.lerp_(gradient, 1 - _BETAS[0])
-        self._square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+        # A product with few rows is much quicker than one with few columns.
+        pull = (goal.X.T @ (point.slope * residual[:, None])).T
+        W, a = self._gradient.split([point.W.numel(), point.a.numel()])
+        torch.addcmul(strength * grad_W, pull, point.a[:, None], out=W.view_as(point.W))
+        torch.addmv(strength * grad_a, point.s.T, residual, out=a)
+        self._mean.lerp_(self._gradient, 1 - _BETAS[0])
+        self._square.mul_(_BETAS[1]).addcmul_(self._gradient, self._gradient, value=1 - _BETAS[1])
         scale = self._square.sqrt().mul_((1 - _BETAS[1] ** self._count) ** -0.5).add_(_TINY)
         moved = torch.cat([point.W.flatten(), point.a])
         moved.addcdiv_(self._mean, scale, value=-rate / (1 - _BETAS[0] ** self._count))

@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from flattest.progress import progress_bar
+from flattest.regression.denormals import no_denormals
 from flattest.regression.regularisation_path import Fit, NetworkSettings, regularisation_path
 from flattest.regression.training_data import (
     Rows,
@@ -151,7 +152,9 @@ class Learner(NamedTuple):
         """
         h = self.basis.shape[1]
         rng = np.random.default_rng(seed)
-        fits = regularisation_path(*self._weighted(), strengths.tolist(), self.settings, rng)
+        # Adam's averages of what no longer changes decay to nothing.
+        with no_denormals():
+            fits = regularisation_path(*self._weighted(), strengths.tolist(), self.settings, rng)
         fits = [
             fit._replace(
                 weights=torch.cat([fit.weights[:, :h] @ self.basis.T, fit.weights[:, h:]], dim=1)

@@ -284,9 +284,10 @@ def _rectified(
 ) -> Float[Tensor, "..."]:
     """Evaluate ``right max(z, 0) + left max(-z, 0)``, or the same with squares."""
     sides = []
-    for slope, side in ((right, z), (left, -z)):
+    for slope, sign in ((right, 1), (left, -1)):
         if slope != 0:
-            rectified = side.relu().square() if squared else side.relu()
+            rectified = (z if sign > 0 else -z).relu()
+            rectified = rectified.square() if squared else rectified
             sides.append(rectified if slope == 1 else slope * rectified)
     return sides[0] if len(sides) == 1 else sides[0] + sides[1]
 
