@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flattest.regression.cholesky import factorise_, inverse_, solve
 from flattest.regression.gaussian_process import Data, Process
 from flattest.regression.kernels import kernel
 from flattest.regression.tuning import JITTER
@@ -33,7 +34,7 @@ def evidence(data: Data, process: Process) -> float:
 
 def left_out_density(data: Data, factored: Factored) -> Float[Tensor, "b n"]:
     """Return the log density of each target given the others of its block."""
-    precision = torch.cholesky_inverse(factored.factor).diagonal(dim1=1, dim2=2)
+    precision = inverse_(factored.factor.clone()).diagonal(dim1=1, dim2=2)
     squares = factored.weights[..., 0].square() / precision
     return (precision.log() - squares - math.log(2 * math.pi)) / 2
 
@@ -44,7 +45,7 @@ def trend_slope(data: Data, process: Process) -> float:
     if factored is None:
         return 0.0
     z = factored.z
-    spread = (z * torch.cholesky_solve(z, factored.factor)).sum()
+    spread = (z * solve(factored.factor, z)).sum()
     return float((z.mT @ factored.weights).square().sum() - spread) / 2
 
 
@@ -56,7 +57,7 @@ class Factored(NamedTuple):
     z : Tensor of shape (b, n, k)
         The projections.
     factor : Tensor of shape (b, n, n)
-        The Cholesky factor.
+        The Cholesky factor, in the lower triangle.
     weights : Tensor of shape (b, n, 1)
         What solves it for the targets.
     evidence : float
@@ -75,17 +76,16 @@ def factorise(data: Data, process: Process) -> Factored | None:
     factor = _factor(data, process, _pairs(process, z).covariance)
     if factor is None:
         return None
-    weights = torch.cholesky_solve(data.y, factor)
+    weights = solve(factor, data.y)
     return Factored(z, factor, weights, _evidence(data, factor, weights))
 
 
 def _factor(
     data: Data, process: Process, K: Float[Tensor, "b n n"]
 ) -> Float[Tensor, "b n n"] | None:
-    """Add the noise to a covariance, whose lower triangle counts, and factorise it."""
+    """Add the noise to a covariance, whose lower triangle counts, and factorise it there."""
     K.diagonal(dim1=1, dim2=2).add_(process.noise * data.spread + JITTER * process.variance)
-    factor, info = torch.linalg.cholesky_ex(K)
-    return None if bool(info.any()) else factor
+    return factorise_(K)
 
 
 def _evidence(data: Data, factor: Tensor, weights: Tensor) -> float:
@@ -151,11 +151,13 @@ def evidence_and_slopes(
     if factor is None:
         q = len(variances)
         return IMPOSSIBLE, torch.zeros_like(process.projection), np.zeros(q), np.zeros(1)
-    inverse = torch.cholesky_inverse(factor)
-    weights = inverse @ data.y
+    weights = solve(factor, data.y)
     found = _evidence(data, factor, weights)
-    # G, from which all slopes follow.
-    G = inverse.baddbmm_(weights, weights.mT, beta=-0.5, alpha=0.5)
+    # G, from which all slopes follow; as all else, in tiles.
+    G = inverse_(factor).baddbmm_(weights, weights.mT, beta=-0.5, alpha=0.5)
+    for rows in _tiles(G.shape[1]):
+        lower = G[:, rows, rows].tril()
+        G[:, rows, rows] = lower + lower.tril(-1).mT
     diagonal = G.diagonal(dim1=1, dim2=2)
     trace, in_noise = float(diagonal.sum()), float((diagonal * data.spread).sum())
     # tr(G K), of which a single term has all but the noise.
@@ -167,7 +169,10 @@ def evidence_and_slopes(
         if pairs.values:
             product = _sum_of_products(G, pairs.values[i])
             in_variances.append(float(v) * (product + JITTER * trace))
-        pulled = G @ zp / 2 if shape == "linear" else _pull(G, pairs.slopes[i], zp)
+        if shape == "linear":
+            pulled = _product(G, zp) / 2
+        else:
+            pulled = _pull(_times_(pairs.slopes[i], G), zp)
         in_projection[:, part] += 4 * v * (data.X.mT @ pulled).sum(0)
     return found, in_projection, np.array(in_variances), np.array([process.noise * in_noise])
 
@@ -182,16 +187,25 @@ def _sum_of_products(G: Float[Tensor, "b n n"], values: Float[Tensor, "b n n"]) 
     return total
 
 
-def _pull(
-    G: Float[Tensor, "b n n"], slopes: Float[Tensor, "b n n"], z: Float[Tensor, "b n k"]
-) -> Float[Tensor, "b n k"]:
-    """Return ``diag(H 1) z - H z`` for the products ``H`` of two matrices, the second in tiles."""
-    ones = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1)
-    sums = torch.zeros_like(ones)
+def _times_(values: Float[Tensor, "b n n"], G: Float[Tensor, "b n n"]) -> Float[Tensor, "b n n"]:
+    """Multiply two symmetric matrices in tiles entry by entry, in the place of the first one."""
+    for rows in _tiles(G.shape[1]):
+        values[:, rows, : rows.stop].mul_(G[:, rows, : rows.stop])
+    return values
+
+
+def _product(H: Float[Tensor, "b n n"], z: Float[Tensor, "b n k"]) -> Float[Tensor, "b n k"]:
+    """Return ``H z`` for a symmetric matrix in tiles."""
+    sums = torch.zeros_like(z)
     for rows in _tiles(z.shape[1]):
-        H = slopes[:, rows, : rows.stop].mul_(G[:, rows, : rows.stop])
-        sums[:, rows] += H @ ones[:, : rows.stop]
-        sums[:, : rows.start] += H[..., : rows.start].mT @ ones[:, rows]
+        sums[:, rows] += H[:, rows, : rows.stop] @ z[:, : rows.stop]
+        sums[:, : rows.start] += H[:, rows, : rows.start].mT @ z[:, rows]
+    return sums
+
+
+def _pull(H: Float[Tensor, "b n n"], z: Float[Tensor, "b n k"]) -> Float[Tensor, "b n k"]:
+    """Return ``diag(H 1) z - H z`` for a symmetric matrix in tiles."""
+    sums = _product(H, torch.cat([z, torch.ones_like(z[..., :1])], dim=-1))
     return sums[..., -1:] * z - sums[..., :-1]
 
 

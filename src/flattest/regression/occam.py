@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flattest.regression.cholesky import solve
 from flattest.regression.evidence import IMPOSSIBLE, Factored, factorise, slopes_of_mean
 from flattest.regression.gaussian_process import Data, Process
 
@@ -85,7 +86,7 @@ class Linearised(NamedTuple):
     def of(cls, process: Process, data: Data, factored: Factored) -> Linearised:
         """Linearise about a process with a factorised covariance."""
         columns = design(process, data.X, factored.z, factored.z, factored.weights)
-        solved = torch.cholesky_solve(columns, factored.factor)
+        solved = solve(factored.factor, columns)
         inner = (columns.mT @ solved).sum(0)
         inner.diagonal().add_(1)
         return cls(columns, solved, torch.linalg.cholesky(inner))
