@@ -106,6 +106,30 @@ def test_blocks_are_independent() -> None:
     assert whole == pytest.approx(sum(evidence(half.blocks(6), process) for half in halves))
 
 
+@pytest.mark.parametrize(("least", "sizes"), [(7, (2, 6)), (4, (2, 6)), (3, (4, 3)), (2, (6, 2))])
+def test_blocks_are_cut_into_parts(least: int, sizes: tuple[int, int]) -> None:
+    data = _data().blocks(6)
+    parts = data.cut(least)
+    assert parts.y.shape == (*sizes, 1)
+    assert parts.spread.shape == sizes
+    for part, whole in zip(parts, data, strict=True):
+        torch.testing.assert_close(part.flatten(0, 1), whole.flatten(0, 1))
+
+
+def test_rows_that_fill_no_part_are_left_out() -> None:
+    seven = Data(*(values[:, :7] for values in _data().blocks(12)))
+    torch.testing.assert_close(seven.cut(3).y.flatten(), _data().y[:6, 0])
+
+
+def test_fits_on_parts_are_scored_on_whole_blocks() -> None:
+    data, start = _data().blocks(12), _process("matern52", False)
+    effort = Effort(max_iter=3, tol=1e-3, part=6)
+    fitted = fit_process(data, start, effort)
+    assert fitted.evidence == pytest.approx(evidence(data, fitted))
+    there = fit_process(data.cut(6), start, effort)
+    torch.testing.assert_close(fitted.projection, there.projection)
+
+
 @pytest.mark.parametrize(("shape", "additive", "trend"), CASES)
 def test_posterior_of_known_directions(shape: str, additive: bool, trend: bool) -> None:
     data, process = _data(), _process(shape, additive, trend)

@@ -157,3 +157,15 @@ class Data(NamedTuple):
             self.y[: b * m].reshape(b, m, 1),
             self.spread[: b * m].reshape(b, m),
         )
+
+    def cut(self, least: int) -> Data:
+        """Cut each block into as many equal parts as can have that many rows.
+
+        The few rows that do not fill a part are left out.
+        """
+        n = self.y.shape[1]
+        parts = max(n // least, 1)
+        m = n // parts
+        return Data(
+            *(values[:, : parts * m].unflatten(1, (parts, m)).flatten(0, 1) for values in self)
+        )

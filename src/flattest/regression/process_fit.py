@@ -51,15 +51,16 @@ def fit_process(
     Process
         The best found, scored.
     """
-    start = start._replace(spent=degrees_of_freedom(data, start))
+    rows = data.cut(effort.part) if effort.part else data
+    start = start._replace(spent=degrees_of_freedom(rows, start))
     enough = effort.single * start.variance
     if start.noise > enough:
         # Where the fit ends at the least noise for single precision, it goes on in double.
-        rough = data.to(torch.float32)
+        rough = rows.to(torch.float32)
         start = _climb(rough, start, effort, only_lengths=only_lengths, least_noise=enough)
         if start.noise > _BEYOND * enough:
             return scored(data, start)
-    return scored(data, _climb(data, start, effort, only_lengths=only_lengths))
+    return scored(data, _climb(rows, start, effort, only_lengths=only_lengths))
 
 
 def _climb(

@@ -37,6 +37,7 @@ from flattest.regression.tuning import (
     MOST_POLISHED,
     MOST_START_ROWS,
     NEAR_NATS,
+    NEAR_WITH_MORE_NATS,
     NEARLY_NATS,
     OTHER_SHAPES,
     PASSING,
@@ -209,8 +210,12 @@ def _other_kernels(data: Data, allowed: list[Process], rng: np.random.Generator)
     # Of candidates as good as tied the simplest: variants of others may hide that it suffices.
     first = _simplest(allowed)
     others = sorted((p for p in allowed if p is not first), key=_score, reverse=True)
-    likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
-    tried = [first, *(p for p in likely if _is_near(p, first, data, NEAR_NATS / 2))]
+    tried = [first]
+    for i, process in enumerate(others):
+        more = process.n_directions > first.n_directions
+        if i == 0 or process.n_directions == 1:
+            near = NEAR_WITH_MORE_NATS if more else NEAR_NATS / 2
+            tried += [process] if _is_near(process, first, data, near) else []
     return [variant for process in tried for variant in _variants(data, process, first, rng)]
 
 
@@ -328,7 +333,7 @@ def _descend(data: Data, chain: list[Process], k: int | None, few: Data) -> list
 def _fit(data: Data, start: Process, best: Process | None) -> Process:
     """Fit a process roughly, and with care where that comes near the best."""
     process = fit_process(data, start, ROUGH)
-    if best is None or _is_near(process, best, data):
+    if best is None or _is_near(process, best, data, NEAR_NATS / 2):
         process = fit_process(data, process, FINE)
     return process
 

@@ -25,11 +25,15 @@ class Effort(NamedTuple):
     single : float
         The least noise, as a share of the prior variance, down to which single precision will do:
         below, the covariance of some hundred rows is conditioned too badly for the tolerance.
+    part : int, optional
+        The least rows of a part of a block: as many parts as there can be are taken for independent
+        of one another while fitting, though not in the score. By default blocks stay whole.
     """
 
     max_iter: int
     tol: float
     single: float = math.inf
+    part: int | None = None
 
 
 # --- units of the targets and outliers (robust_fit, outliers, target_scale) ------------------
@@ -62,7 +66,10 @@ SAME_END_NATS, SAME_END_COSINE = 0.1, 0.85
 """Nats per row by which two starts may differ that have come to the same end, and the least cosine
 between their average gradient outer products."""
 NEAR_NATS = 0.1
-"""Nats per row within which a worse candidate may still win with another kernel."""
+"""Nats per row within which a worse candidate may still win with another kernel. Of one candidate,
+half of that is more than a careful fit has gained on a rough one, or one kernel on another."""
+NEAR_WITH_MORE_NATS = 0.02
+"""The same for a candidate of more directions than the best one: it gains less by other kernels."""
 NEARLY_NATS = 5.0
 """Nats, of all rows, within which a candidate may win once its lengths are fitted to the end."""
 TIED_NATS = 1.0
@@ -73,9 +80,9 @@ SEARCH_ROWS, SEARCH_BLOCK = 1000, 500
 """Rows of the search, and of a block of them: factorisations cost the cube of the block."""
 FINAL_ROWS, FINAL_BLOCK, EXACT_ROWS = 4000, 500, 1000
 """Rows of the last fit, of its blocks, and up to which it is done in one block."""
-PASSING = Effort(max_iter=15, tol=5e-4, single=5e-3)
+PASSING = Effort(max_iter=15, tol=5e-4, single=5e-3, part=200)
 """On the way to fewer directions, where rows are plenty."""
-ROUGH = Effort(max_iter=25, tol=5e-4, single=5e-3)
+ROUGH = Effort(max_iter=25, tol=5e-4, single=5e-3, part=200)
 """To see whether a candidate is worth more."""
 FINE = Effort(max_iter=60, tol=1e-4, single=2e-2)
 """For candidates near the best one."""
