@@ -1,13 +1,15 @@
 """A link conditioned on rows, without a search for its directions."""
 
+import numpy as np
 import torch
 
 from flattest.regression.gaussian_process import Data, Process
-from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
+from flattest.regression.prediction.limits import Limits
+from flattest.regression.prediction.standardisation import Standardisation
+from flattest.regression.prediction.target_scale import TargetScale
 from flattest.regression.smooth_link import Part, SmoothLink
-from flattest.regression.target_scale import TargetScale
-from flattest.regression.training_data import Rows, Standardisation
+from flattest.regression.training_data import Rows
 from flattest.regression.variation import Variation
 
 
@@ -33,14 +35,14 @@ def known_directions_of(mixture: Mixture) -> Mixture:
 
 def conditioned_link(rows: Rows, *, logarithmic: bool) -> tuple[SmoothLink, Standardisation]:
     """Condition a process of the first feature on all rows."""
-    standardise = Standardisation.of(rows, centred=True)
+    standardise = Standardisation.of(rows.X, rows.y, rows.weight, centred=True)
     units = TargetScale.of(rows.y, rows.weight, logarithmic=logarithmic, centred=True)
     inputs = torch.from_numpy(standardise(rows.X))
     basis = torch.eye(inputs.shape[1], dtype=inputs.dtype)
     process = Process("gaussian", basis[:, :1], torch.tensor([0.9], dtype=inputs.dtype), 0.05)
-    data = Data.of(inputs, units(torch.from_numpy(rows.y)), torch.from_numpy(rows.weight))
+    data = Data.of(inputs, torch.from_numpy(units(rows.y)), torch.from_numpy(rows.weight))
     mixture = Mixture.exactly([process], [1.0], data)
     variation = Variation(basis[0, :1], basis[:, :1], basis[0, :1])
-    limits = Limits.of(variation, inputs)
+    limits = Limits.of(basis[:, :1].numpy(), np.ones(1), inputs[:, :1].numpy())
     parts = (Part(mixture, units),)
     return SmoothLink(parts, basis, limits, [], variation), standardise

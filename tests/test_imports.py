@@ -108,7 +108,7 @@ def test_a_bad_table_for_a_model_is_named_at_once(tmp_path: Path, command: str) 
     assert not loaded(code).intersection((*HEAVY[:-1], "torch"))
 
 
-def test_predictions_need_torch_and_no_more(tmp_path: Path) -> None:
+def test_predictions_need_neither_torch_nor_pandas(tmp_path: Path) -> None:
     x = np.linspace(-1, 1, 30)
     table = pd.DataFrame({"x": x, "colour": ["red", "blue", "red"] * 10, "y": x**2})
     encoding = learn_encoding(table, "y")
@@ -119,7 +119,7 @@ def test_predictions_need_torch_and_no_more(tmp_path: Path) -> None:
     arguments = ["predict", str(tmp_path), str(tmp_path / "table.csv"), "--intervals"]
     arguments += ["--out", str(tmp_path / "out.csv"), "--id", "colour"]
     code = f"import sys\nsys.argv[1:] = {arguments}\nfrom flattest.commands import main\nmain()"
-    assert not loaded(code).intersection((*HEAVY[:-1], "scipy"))
+    assert not loaded(code).intersection((*HEAVY[:-1], "scipy", "torch"))
     header, row = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
     assert header == "colour,prediction,lower,upper,extrapolation"
     assert row.startswith("red,0.2")

@@ -161,6 +161,18 @@ def test_the_two_worlds_do_not_know_each_other() -> None:
     assert not strangers, f"{'; '.join(strangers)}; only `measuring` knows both"
 
 
+def test_what_predicts_knows_nothing_of_fits() -> None:
+    # Fits are made with torch, which takes seconds to load; constants are shared.
+    here, constants = ROOT / "regression" / "prediction", ROOT / "regression" / "tuning.py"
+    strangers = [
+        f"{_name(path)} imports {_name(found) if found else 'the package itself'}"
+        for path in [*here.glob("*.py"), constants]
+        for found, _ in _imports(path)
+        if found is None or (found != constants and found.parent != here)
+    ]
+    assert not strangers, f"{'; '.join(strangers)}; predictions are made without what fits"
+
+
 def test_no_import_runs_in_a_circle() -> None:
     # Also within a package, where the layers leave imports free.
     graph = {

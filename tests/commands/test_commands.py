@@ -23,6 +23,7 @@ from flattest.files import OutputError, check_output_folder, output_folder, writ
 from flattest.tables.comparison import OWN, RIDGE, TREES
 from flattest.tables.reading import read_table
 from flattest.tables.saved_model import SavedModel, SavedModelError
+from flattest.tables.saved_network import network_of
 
 FIGURES = ("links", "directions", "importances", "predictions", "residuals", "path")
 FIT_FILES = {
@@ -156,9 +157,11 @@ def test_measure_prints_and_writes_the_flatness(place: Path) -> None:
     table, model = read_table(place / "table.csv"), SavedModel.load(place / "fit")
     y = model.encoding.target_values(table)
     # The flatness is that of the network, and so is its loss.
+    standardise, net = model.predictor.standardise, network_of(model)
+    inputs = torch.from_numpy(standardise(model.encoding.features(table)))
     with torch.no_grad():
-        outputs = model.predictor.network(model.inputs(table)).numpy()
-    error = outputs + model.predictor.standardise.intercept - y
+        outputs = net(ft.append_bias_coordinate(inputs)).numpy()
+    error = outputs + standardise.intercept - y
     assert measured["loss"] == pytest.approx(float(np.square(error).mean()))
     assert sentence(run("measure", place / "fit", place / "table.csv", "--json", out))
 

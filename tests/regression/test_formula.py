@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -12,13 +11,14 @@ from sklearn.exceptions import ConvergenceWarning
 import flattest as ft
 from flattest.regression.formula import Formula, formula_of
 from flattest.regression.gaussian_process import Data, Process
-from flattest.regression.limits import Limits
+from flattest.regression.handover import predictor_of
 from flattest.regression.mixture import Mixture
 from flattest.regression.posterior import Posterior
-from flattest.regression.predictor import Predictor
+from flattest.regression.prediction.limits import Limits
+from flattest.regression.prediction.predictor import Predictor
+from flattest.regression.prediction.standardisation import Standardisation
+from flattest.regression.prediction.target_scale import TargetScale
 from flattest.regression.smooth_link import Part, SmoothLink
-from flattest.regression.target_scale import TargetScale
-from flattest.regression.training_data import Rows, Standardisation
 from flattest.regression.variation import Variation
 from flattest.two_layer.networks import TwoLayerNet
 
@@ -43,7 +43,7 @@ def make(
     X = 1000.0 + x * [0.01, 1.0, 1.0, 1000.0]
     axes = torch.linalg.qr(torch.from_numpy(rng.standard_normal((D, k))))[0]
     y = np.exp(np.abs(x @ axes.numpy()).sum(axis=1) + 0.1 * rng.standard_normal(N))
-    standardise = Standardisation.of(Rows.of(X, y, np.ones(N)), centred=True)
+    standardise = Standardisation.of(X, y, np.ones(N), centred=True)
     inputs = torch.from_numpy(standardise(X))
     weights = torch.from_numpy(rng.standard_normal((6, k))) @ axes.T
     net = TwoLayerNet(
@@ -55,7 +55,7 @@ def make(
     parts = []
     for log in logarithmic:
         units = TargetScale.of(y, np.ones(N), logarithmic=log, centred=True)
-        data = Data.of(inputs, units(torch.from_numpy(y)), torch.ones(N, dtype=torch.float64))
+        data = Data.of(inputs, torch.from_numpy(units(y)), torch.ones(N, dtype=torch.float64))
         mixture = Mixture.exactly([process], [1.0], data)
         if not remembered:
             mixture = Mixture((Posterior.of(process, data, data.X[:30]),), (1.0,), None)
@@ -65,15 +65,16 @@ def make(
     link = SmoothLink(
         tuple(parts),
         torch.eye(D, dtype=torch.float64),
-        Limits.of(variation, inputs),
-        pd.DataFrame(),
+        Limits.of(axes.numpy(), variation.values.numpy(), (inputs @ axes).numpy()),
+        [],
         variation,
     )
     directions = axes.numpy().T * standardise.inverse_scale
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     along = X @ directions.T
     ranges = np.stack([along.min(axis=0), along.max(axis=0)], axis=1)
-    return Predictor(net, standardise, None if only_network else link), directions, ranges, X
+    predictor = predictor_of(net, standardise, None if only_network else link)
+    return predictor, directions, ranges, X
 
 
 def tabulate(

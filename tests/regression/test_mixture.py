@@ -207,7 +207,7 @@ def test_predictions_depend_on_the_directions_only():
     X = rng.standard_normal((60, 5))
     y = np.sin(X[:, 0] + X[:, 1]) + 0.2 * rng.standard_normal(60)
     model = ft.MultiIndexRegressor(random_state=0).fit(X, y)
-    processes = model.predictor_.link.mixture.processes
+    processes = model.predictor_.link.parts[0].average.priors
     assert len(processes) > 1
     # What the directions do not see changes nothing.
     blind = np.linalg.svd(model.directions_)[2][model.n_directions_ :]

@@ -2,20 +2,19 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy import optimize, stats
 
-from flattest.regression.predictive import Predictive
-from flattest.regression.target_scale import TargetScale
+from flattest.regression.prediction.predictive import Predictive
+from flattest.regression.prediction.target_scale import TargetScale
 
 Y = np.exp(np.random.default_rng(0).standard_normal(50))
 UNITS = tuple(
     TargetScale.of(Y, np.ones(50), logarithmic=logarithmic, centred=True)
     for logarithmic in (False, True)
 )
-MEANS = torch.tensor([[-0.4, 0.0, 0.3, 1.0], [0.2, -1.0, 0.1, 0.4]], dtype=torch.float64)
-VARIANCES = torch.tensor([[0.1, 0.2, 0.3, 0.9], [0.3, 0.1, 0.01, 0.2]], dtype=torch.float64)
-NOISES = torch.tensor([0.05, 0.3], dtype=torch.float64)
+MEANS = np.array([[-0.4, 0.0, 0.3, 1.0], [0.2, -1.0, 0.1, 0.4]])
+VARIANCES = np.array([[0.1, 0.2, 0.3, 0.9], [0.3, 0.1, 0.01, 0.2]])
+NOISES = np.array([0.05, 0.3])
 
 
 def _law(*parts: int) -> Predictive:

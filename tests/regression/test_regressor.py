@@ -154,7 +154,7 @@ def test_functions_of_all_features_that_count_are_no_directions():
     B = np.linalg.qr(rng.standard_normal((10, 2)))[0]
     y = np.sin(X @ B).sum(axis=1) + 0.8 * rng.standard_normal(200)
     model = _quick(link="gaussian_process").fit(X, y)
-    assert max(p.n_directions for p in model.predictor_.link.mixture.processes) == 10
+    assert max(p.n_directions for p in model.predictor_.link.parts[0].average.priors) == 10
     assert model.n_directions_ == 2
     assert model.transform(X).shape == (200, 2)
     assert 0.8 < model.direction_importances_.sum() <= 1

@@ -6,8 +6,9 @@ import torch
 from conditioned import conditioned_link
 
 import flattest as ft
+from flattest.regression.prediction.standardisation import Standardisation
 from flattest.regression.smooth_link import SmoothLink
-from flattest.regression.training_data import Rows, Standardisation
+from flattest.regression.training_data import Rows
 from flattest.regression.trust import HeldOutFold, choose_error, fold_errors, trusting
 from flattest.regression.tuning import NETWORK_ERRORS
 
@@ -106,18 +107,17 @@ def test_a_network_has_no_say_where_a_process_knows_better():
     X, X_test = rng.standard_normal((200, 4)), rng.standard_normal((2000, 4))
     cubic = lambda X: (X[:, 0] + X[:, 1]) ** 3  # noqa: E731
     model = ft.MultiIndexRegressor(random_state=0).fit(X, cubic(X))
-    inputs = torch.from_numpy(model.predictor_.standardise(X_test))
-    link, zero = model.predictor_.link, torch.zeros(len(inputs))
+    inputs = model.predictor_.standardise(X_test)
+    link, zero = model.predictor_.link, np.zeros(len(inputs))
     part = link.parts[0]
     assert len(link.parts) == 1
-    network = model.network_(torch.cat([link.limits(inputs), zero[:, None] + 1], 1)).detach()
-    outputs = model.intercept_ + network
-    trusted = float(model.path_.held_out_error.min()) / link.units.size**2
+    outputs = model.intercept_ + model.predictor_.network(link.limits(inputs))
+    trusted = float(model.path_.held_out_error.min()) / part.units.size**2
     ignored, believed, chosen = (
         np.square(values - cubic(X_test)).mean()
         for values in (
-            part._replace(network_error=1e8)(inputs @ link.basis, zero)[0].numpy(),
-            part._replace(network_error=trusted)(inputs @ link.basis, outputs)[0].numpy(),
+            part._replace(network_error=1e8)(inputs @ link.basis, zero)[0],
+            part._replace(network_error=trusted)(inputs @ link.basis, outputs)[0],
             model.predict(X_test),
         )
     )

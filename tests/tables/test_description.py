@@ -5,40 +5,48 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import flattest as ft
-from flattest.regression.gaussian_process import Process
-from flattest.regression.smooth_link import Part
-from flattest.regression.target_scale import TargetScale
+from flattest.regression.prediction.average import Average
+from flattest.regression.prediction.conditioned import Conditioned
+from flattest.regression.prediction.link import LinkPart
+from flattest.regression.prediction.prior import Prior
+from flattest.regression.prediction.target_scale import TargetScale
 from flattest.tables.description import Description, describe
 
 WAGE = TargetScale(10.0, 2.0, 0.1, 20.0, False)
 LOG_WAGE = TargetScale(2.0, 0.5, 0.1, 20.0, True)
 
 
-def process(shape: str, d: int = 3, **kind: Any) -> Process:
-    B = torch.ones(d, 2, dtype=torch.float64)
-    return Process(shape, B, torch.ones(1, dtype=torch.float64), 0.25, **kind)
+def process(shape: str, d: int = 3, **kind: Any) -> Prior:
+    return Prior(shape, np.ones((d, 2)), np.ones(1), 0.25, **kind)
 
 
 def described(
-    *processes: Process,
+    *processes: Prior,
     shares: tuple[float, ...] = (1.0,),
     units: tuple[TargetScale, ...] = (WAGE,),
     d: int = 3,
     importances: tuple[float, ...] = (0.9, 0.1),
     network_error: float = 1e8,
 ) -> Description:
-    mixture: Any = SimpleNamespace(processes=list(processes), shares=shares, noise=0.25)
+    known, square = np.zeros(0), np.zeros((0, 0))
+    average = Average(
+        tuple(
+            Conditioned(each, np.zeros((0, 2)), known, square, square, square) for each in processes
+        ),
+        shares,
+        None,
+    )
     counts = (0.75, 0.25) if len(units) > 1 else (1.0,)
     parts = tuple(
-        Part(mixture, unit, share, network_error) for unit, share in zip(units, counts, strict=True)
+        LinkPart(average, unit, share, network_error)
+        for unit, share in zip(units, counts, strict=True)
     )
     regressor = ft.MultiIndexRegressor()
     regressor.n_features_in_ = d
     regressor.direction_importances_ = np.array(importances)
-    predictor: Any = SimpleNamespace(link=SimpleNamespace(parts=parts, mixture=mixture))
+    predictor: Any = SimpleNamespace(link=SimpleNamespace(parts=parts))
     regressor.predictor_ = predictor
     return describe(regressor, "wage")
 

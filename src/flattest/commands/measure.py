@@ -178,9 +178,10 @@ def _measure_fit(
     kept = ~encoded.incomplete if drop_missing else slice(None)
 
     from flattest.tables.saved_model import SavedModel
+    from flattest.tables.saved_network import measure_saved
 
     loaded = SavedModel.load(model).with_target(target)
-    flatness = loaded.measure_encoded(encoded.features[kept], response[kept])
+    flatness = measure_saved(loaded, encoded.features[kept], response[kept])
     rows_used = f"{flatness.n_samples:,} rows, {flatness.width} neurons"
     caption = f"{rows_used}, features standardised as in the fit"
     Console().print(flatness_table(flatness, caption))

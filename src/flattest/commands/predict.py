@@ -77,7 +77,7 @@ def predict(
     from flattest.tables.reading import read_file, require_columns
     from flattest.wording import count
 
-    # What can be wrong with the table is said before torch or pandas is loaded.
+    # What can be wrong with the table is said before the model or pandas is loaded.
     check_output_file(out, option="--out", force=force)
     learnt = load_encoding(model)
     policy = missing_policy(missing, drop_missing) or learnt.missing
@@ -120,10 +120,11 @@ def _warn(encoded: Encoded) -> None:
 
 def _predictions(model: Path, encoded: Encoded, level: float | None) -> list[list[float | bool]]:
     """Predict, with intervals where a level is given, and tell extrapolation."""
-    from flattest.tables.saved_model import SavedModel
-    from flattest.threads import one_thread
+    from threadpoolctl import threadpool_limits
 
-    with one_thread():  # to start the others takes longer than to condition on the rows
+    from flattest.tables.saved_model import SavedModel
+
+    with threadpool_limits(1):  # to start the others takes longer than to condition on the rows
         loaded = SavedModel.load(model)
     results: tuple[np.ndarray, ...] = (
         loaded.predict_interval(encoded.features, level)

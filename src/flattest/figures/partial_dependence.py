@@ -94,7 +94,7 @@ def partial_dependence(
             predicted, band = predictor(rows), None
         else:
             law = predictor.law(rows)
-            predicted = law.moments()[0].numpy()
+            predicted = law.moments()[0]
             low, high = (end.reshape(shape).mean(axis=1) for end in law.interval(LEVEL))
             band = low, high
         mean = predicted.reshape(shape).mean(axis=1)

@@ -5,11 +5,11 @@ targets depend, and predicts from them by Gaussian processes. In order:
 
 1. **Checked parameters and data** (`settings`, `training_data`). Equal rows are merged, so that
    neither their order nor repetitions matter; features and targets get standard units.
-2. **The schedule of fits** (`robust_fit`, `target_scale`, `outliers`). Stages 3 to 5 are run on the
-   targets, and on their logarithms where these are positive and less skewed as such. Each fit is
-   judged by how well it predicts every row from the others; rows far from that are left out of the
-   next fit, and put back where a fit without them predicts them. The first fit and the best one
-   search; others start from what the best so far compared.
+2. **The schedule of fits** (`robust_fit`, `prediction.target_scale`, `outliers`). Stages 3 to 5 are
+   run on the targets, and on their logarithms where these are positive and less skewed as such.
+   Each fit is judged by how well it predicts every row from the others; rows far from that are left
+   out of the next fit, and put back where a fit without them predicts them. The first fit and the
+   best one search; others start from what the best so far compared.
 3. **Starts** (`starts`). Guesses at the directions: what small networks (`regularisation_path`) and
    coarse processes of all features vary along, re-weighted by that and fitted again.
 4. **The search** (`projection_search`). From a start with a few directions more than are needed, a
@@ -21,7 +21,7 @@ targets depend, and predicts from them by Gaussian processes. In order:
    predicted by fits without them (`refits`).
 5. **Averages** (`mixture`). Processes that may be as good as the best one count in the predictions,
    by how sure the difference is. With the units of the features and the targets, and the limits
-   beyond which it is not followed (`limits`), the average is the link (`smooth_link`).
+   beyond which it is not followed (`prediction.limits`), the average is the link (`smooth_link`).
 6. **The choice** (`robust_fit`). The fit of the best score is kept, averaged with the best one in
    the other units (targets or logarithms) unless one is clearly better. Its average gradient outer
    product, decomposed (`variation`), gives the directions in order of importance.
@@ -29,9 +29,10 @@ targets depend, and predicts from them by Gaussian processes. In order:
    least flatness are fitted, one per strength of the penalty; cross-validation chooses the
    strength. Folds also tell how far the network is trusted beside the processes (`trust`): it
    counts where the data say little, as beyond their range.
-8. **The predictor** (`predictor`) holds what it takes to predict, and is what is stored. Processes
-   conditioned on rows (`posterior`) give each target a law (`predictive`), whose intervals count
-   noise, what is unknown of the link, and what is unknown of the directions.
+8. **The predictor** (`prediction`) holds what it takes to predict, in NumPy, and is what is stored;
+   the fit hands it over as arrays (`handover`). Processes conditioned on rows give each target a
+   law, whose intervals count noise, what is unknown of the link, and what is unknown of the
+   directions.
 
 With ``link="network"`` there are no processes. Instead of stages 2 to 6, networks as in stage 7 are
 fitted on ever fewer directions (`elimination`), and a network predicts. `fitting` has a function

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from flattest.progress import progress_bar
 from flattest.regression.denormals import no_denormals
+from flattest.regression.prediction.standardisation import Standardisation
 from flattest.regression.regularisation_path import Fit, NetworkSettings, regularisation_path
 from flattest.regression.training_data import (
     Rows,
-    Standardisation,
     TrainingData,
     evaluate,
     with_bias,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline, RectBivariateSpline
 
-from flattest.regression.predictor import Predictor
+from flattest.regression.prediction.predictor import Predictor
 
 _FIRST = 9  # knots along a direction
 _MOST = {1: 513, 2: 65}
@@ -266,12 +266,12 @@ def _other_coordinates(predictor: Predictor) -> Float[np.ndarray, "n d"]:
     Training rows where they are remembered, the most usual one first; otherwise random ones.
     """
     standardise, link = predictor.standardise, predictor.link
-    kept = None if link is None else link.mixture.rows
+    kept = None if link is None else link.parts[0].average.rows
     if link is not None and kept is not None:
         step = -(-len(kept.X) // _ROWS)
-        inputs = (kept.X[::step] @ link.basis.T).numpy()
+        inputs = kept.X[::step] @ link.basis.T
     else:
-        basis = np.eye(len(standardise.mean)) if link is None else link.basis.numpy()
+        basis = np.eye(len(standardise.mean)) if link is None else link.basis
         drawn = np.random.default_rng(0).standard_normal((_ROWS, basis.shape[1]))
         inputs = drawn @ basis.T
     inputs = inputs[np.argsort(np.square(inputs).sum(axis=1), kind="stable")]

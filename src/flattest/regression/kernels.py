@@ -1,7 +1,8 @@
 """Kernels of distances, and the linear one: values, and slopes in the squared distance.
 
 To add a kernel, write a function from squared distances, which it may overwrite, to values and
-their derivative, and register it in `SHAPES`: functions of all features are then tried with it.
+their derivative, and register it in `SHAPES`: functions of all features are then tried with it. Do
+the same in NumPy in `prediction.kernels`; a test compares the two.
 """
 
 from __future__ import annotations

@@ -213,12 +213,6 @@ class Mixture(NamedTuple):
             found.addmm_(posterior.gradients(X), posterior.process.projection.T, alpha=share)
         return found
 
-    def to(self, device: str) -> Mixture:
-        """Move to a device."""
-        rows = self.rows and Data(*(values.to(device) for values in self.rows))
-        posteriors = tuple(posterior.to(device) for posterior in self.posteriors)
-        return self._replace(posteriors=posteriors, rows=rows)
-
     def _moments(self, each: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Average means; the variance is the average variance plus the variance of the means."""
         means, variances = (torch.stack(values) for values in zip(*each, strict=True))

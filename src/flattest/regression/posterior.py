@@ -105,14 +105,6 @@ class Posterior(NamedTuple):
         turn = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), identity, upper=False).T
         return cls(process, z, weights, explained, turn, explained @ columns @ turn)
 
-    def to(self, device: str) -> Posterior:
-        """Move to a device."""
-        process = self.process._replace(
-            projection=self.process.projection.to(device),
-            variances=self.process.variances.to(device),
-        )
-        return Posterior(process, *(values.to(device) for values in self[1:]))
-
     def left_out(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return each row's residual if it were left out, and the variance of that residual.
 

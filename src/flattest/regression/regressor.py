@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from flattest.regression import settings
 from flattest.regression.fitting import Found, fit_gaussian_process, fit_network
 from flattest.regression.formula import Formula, formula_of
-from flattest.regression.predictor import Predictor
+from flattest.regression.handover import predictor_of
 from flattest.regression.smooth_link import tabulated
 from flattest.regression.training_data import Rows
 from flattest.regression.unreadable import naming_the_encoder
@@ -337,7 +337,7 @@ class MultiIndexRegressor(
         weighted = data.weighted(data.inputs, bool(self.fit_intercept), net.degree)
         self.flatness_ = measure(net, *weighted)
         self.network_ = net.cpu()
-        self.predictor_ = Predictor(self.network_, data.standardise, link and link.to("cpu"))
+        self.predictor_ = predictor_of(self.network_, data.standardise, link)
         self._keep_directions(found.variation.to("cpu"), found.n_directions)
         along = X @ self.directions_.T
         self.direction_ranges_ = np.stack([along.min(axis=0), along.max(axis=0)], axis=1)
@@ -418,8 +418,7 @@ class MultiIndexRegressor(
         X = self._checked(X)
         if not return_std:
             return self.predictor_(X)
-        mean, deviation = self.predictor_.law(X).moments()
-        return mean.numpy(), deviation.numpy()
+        return self.predictor_.law(X).moments()
 
     def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Predict intervals that hold new targets with a given probability.

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from flattest.progress import progress_bar
 from flattest.regression import outliers
 from flattest.regression.mixture import share_of_worse
+from flattest.regression.prediction.target_scale import TargetScale, may_be_logarithmic
 from flattest.regression.smooth_link import SmoothLink, StartsOf
-from flattest.regression.target_scale import TargetScale, may_be_logarithmic
 from flattest.regression.training_data import Rows, TrainingData
 from flattest.regression.tuning import (
     LARGEST_OUTLIER_SHARE,
@@ -237,7 +237,7 @@ def judge(
     residual, error = residuals(rows, fit)
     normal, outlier = _log_densities(rows, fit, residual, error)
     odd = outliers.still_odd(left_out, residual, error, normal, outlier)
-    others = fit.link.units(torch.from_numpy(rows.y[~left_out])).numpy()
+    others = fit.link.units(rows.y[~left_out])
     far = np.where(left_out, odd, outliers.suspects(residual, error, others))
     if (odd == left_out).all():
         return Judged(fit, np.logaddexp(normal, outlier)), far

@@ -1,7 +1,8 @@
 """The smooth link: averages of Gaussian processes, in the units of the features and the targets.
 
 A `Part` is a mixture of processes with the units in which it sees the targets; a `SmoothLink` has
-one part, or one in linear units and one in logarithms, and predicts their average.
+one part, or one in linear units and one in logarithms, whose average predicts: `prediction.link`
+does so, once the link is handed over to it as arrays.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from flattest.regression.denormals import no_denormals
 from flattest.regression.gaussian_process import Data, Process
-from flattest.regression.limits import Limits
 from flattest.regression.mixture import Mixture
-from flattest.regression.predictive import Predictive
+from flattest.regression.prediction.limits import Limits
+from flattest.regression.prediction.target_scale import TargetScale
 from flattest.regression.projection_search import (
     Found,
     StartsOn,
@@ -26,7 +27,6 @@ from flattest.regression.projection_search import (
     search_again,
     worth_fitting_again,
 )
-from flattest.regression.target_scale import TargetScale
 from flattest.regression.training_data import TrainingData
 from flattest.regression.tuning import NETWORK_ERRORS
 from flattest.regression.variation import Variation
@@ -61,28 +61,9 @@ class Part(NamedTuple):
     share: float = 1.0
     network_error: float = float(NETWORK_ERRORS[-1])
 
-    def __call__(
-        self, z: Float[Tensor, "n h"], outputs: Float[Tensor, " n"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return mean and variance of the function, where a network's predictions are observed."""
-        mean, variance, doubt = self.mixture(z)
-        mean = blend(mean, variance, self.units(outputs), self.network_error)
-        return mean, variance + doubt
-
-
-def blend(
-    mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], observed: Tensor, error: float
-) -> Float[Tensor, " n"]:
-    """Move the mean of a normal law towards an observation of the given error variance.
-
-    The variance stays: what is observed has been learnt from the same rows, and makes nobody surer.
-    """
-    share = variance / (variance + error)
-    return (1 - share) * mean + share * observed
-
 
 class SmoothLink(NamedTuple):
-    """What predicts targets from standardised features.
+    """What a fit finds: processes that predict targets from standardised features.
 
     Parameters
     ----------
@@ -193,7 +174,9 @@ class SmoothLink(NamedTuple):
         cls, mixture: Mixture, units: TargetScale, data: TrainingData, candidates: list[Process]
     ) -> SmoothLink:
         variation = _variation(mixture, data)
-        limits = Limits.of(variation, data.inputs)
+        z = data.inputs @ variation.vectors
+        along = (variation.vectors, variation.values, z)
+        limits = Limits.of(*(values.cpu().numpy() for values in along))
         return cls((Part(mixture, units),), data.basis, limits, candidates, variation)
 
     def conditioned_on(
@@ -259,23 +242,6 @@ class SmoothLink(NamedTuple):
         """Whether the best process came to a maximum of its marginal likelihood."""
         return self.mixture.processes[0].converged
 
-    def __call__(self, inputs: Float[Tensor, "n d"], outputs: Float[Tensor, " n"]) -> Predictive:
-        """Return the law of new targets, noise included.
-
-        The outputs are a network's predictions. They are taken for observations of the function,
-        and so count where the data say little, as beyond their range.
-        """
-        z = inputs @ self.basis
-        functions = [part(z, outputs) for part in self.parts]
-        means, variances = (torch.stack(values) for values in zip(*functions, strict=True))
-        return Predictive(
-            units=tuple(part.units for part in self.parts),
-            shares=tuple(part.share for part in self.parts),
-            means=means,
-            variances=variances,
-            noises=means.new_tensor([part.mixture.noise for part in self.parts]),
-        )
-
     def left_out(
         self, inputs: Float[Tensor, "n d"], y: Float[np.ndarray, " n"]
     ) -> tuple[Tensor, Tensor]:
@@ -293,22 +259,13 @@ class SmoothLink(NamedTuple):
     ) -> tuple[Tensor, Tensor]:
         """Return the first part's residuals of any rows in its units, and their standard errors."""
         mean, variance, doubt = self.mixture(inputs @ self.basis)
-        target = self.units(torch.from_numpy(y)).to(mean)
+        target = torch.from_numpy(self.units(y)).to(mean)
         return target - mean, (variance + doubt + self.mixture.noise).sqrt()
-
-    def to(self, device: str) -> SmoothLink:
-        """Move to a device."""
-        return self._replace(
-            parts=tuple(part._replace(mixture=part.mixture.to(device)) for part in self.parts),
-            basis=self.basis.to(device),
-            limits=self.limits.to(device),
-            variation=self.variation.to(device),
-        )
 
 
 def _rows(data: TrainingData, units: TargetScale, y: Float[np.ndarray, " n"]) -> Data:
     """Return what processes are conditioned on: coordinates of the basis, targets in units."""
-    target = units(torch.from_numpy(y)).to(data.target)
+    target = torch.from_numpy(units(y)).to(data.target)
     return Data.of(data.inputs @ data.basis, target, data.weight)
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from flattest.regression.prediction.standardisation import Standardisation
 from flattest.two_layer.networks import TwoLayerNet, append_bias_coordinate
 
 _ROWS = 8192  # evaluated together, to bound the memory
@@ -88,45 +89,6 @@ class Rows(NamedTuple):
         )
 
 
-class Standardisation(NamedTuple):
-    """The map to centred inputs of unit variance and centred targets.
-
-    Parameters
-    ----------
-    mean, inverse_scale : ndarray of shape (d,)
-        What is taken from each feature, and what it is then multiplied with; 0 for constant ones.
-    intercept : float
-        What is taken from the targets.
-    """
-
-    mean: np.ndarray
-    inverse_scale: np.ndarray
-    intercept: float
-
-    @classmethod
-    def of(cls, rows: Rows, *, centred: bool) -> Standardisation:
-        """Measure training data; without centring, means are 0 and variances those about 0."""
-        X, y, weight = rows.X, rows.y, rows.weight
-        mean = np.average(X, axis=0, weights=weight) if centred else np.zeros(X.shape[1])
-        size = np.abs(X - mean).max(axis=0)
-        # Rounding leaves something of a constant column; dividing by it would blow it up.
-        varies = size > 1e-13 * np.abs(X).max(axis=0)
-        unit = np.where(varies, size, 1.0)
-        rms = np.sqrt(np.average(np.square((X - mean) / unit), axis=0, weights=weight))
-        inverse = np.divide(1 / unit, rms, out=np.zeros_like(unit), where=varies)
-        return cls(mean, inverse, float(np.average(y, weights=weight)) if centred else 0.0)
-
-    @property
-    def scale(self) -> np.ndarray:
-        """The standard deviations; 0 for constant columns."""
-        inverse = self.inverse_scale
-        return np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
-
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Return the inputs in standard units."""
-        return (X - self.mean) * self.inverse_scale
-
-
 class TrainingData(NamedTuple):
     """Rows in standard units, as tensors, and a basis of the features' span.
 
@@ -150,7 +112,7 @@ class TrainingData(NamedTuple):
     @classmethod
     def of(cls, rows: Rows, *, bias: bool, device: torch.device) -> TrainingData:
         """Standardise rows, centred where there is a bias."""
-        standardise = Standardisation.of(rows, centred=bias)
+        standardise = Standardisation.of(rows.X, rows.y, rows.weight, centred=bias)
         inputs, target, weight = _tensors(standardise, rows, device)
         _, S, Vh = torch.linalg.svd(inputs, full_matrices=False)
         rank = int((S > S[0] * max(inputs.shape) * torch.finfo(S.dtype).eps).sum())

@@ -1,7 +1,7 @@
 """How far a network is trusted beside the processes: a variance, chosen by held-out error.
 
 The network's prediction is taken for an observation of the function with some error variance (see
-`smooth_link.blend`). Each variance of a table is tried on rows that neither the processes nor the
+`prediction.link`). Each variance of a table is tried on rows that neither the processes nor the
 network have seen, and the one with the least squared error is taken; but no smaller one than the
 network's own error deserves.
 """
@@ -17,8 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flattest.regression.gaussian_process import Data
-from flattest.regression.smooth_link import Part, SmoothLink, blend
-from flattest.regression.training_data import Rows, Standardisation
+from flattest.regression.prediction.link import blend
+from flattest.regression.prediction.standardisation import Standardisation
+from flattest.regression.smooth_link import Part, SmoothLink
+from flattest.regression.training_data import Rows
 from flattest.regression.tuning import NETWORK_ERRORS
 
 
@@ -56,11 +58,11 @@ class HeldOutFold(NamedTuple):
 
 def network_errors(
     part: Part,
-    mean: Float[Tensor, " n"],
-    variance: Float[Tensor, " n"],
-    y: Float[Tensor, " n"],
-    weight: Float[Tensor, " n"],
-    outputs: Float[Tensor, " n"],
+    mean: Float[np.ndarray, " n"],
+    variance: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    weight: Float[np.ndarray, " n"],
+    outputs: Float[np.ndarray, " n"],
 ) -> tuple[float, Float[np.ndarray, " q"]]:
     """Compare predictions with targets: those of the network alone, and every blend.
 
@@ -68,11 +70,11 @@ def network_errors(
     ----------
     part : Part
         The processes.
-    mean, variance : Tensor of shape (n,)
+    mean, variance : ndarray of shape (n,)
         Their function at rows that they have not seen.
-    y, weight : Tensor of shape (n,)
+    y, weight : ndarray of shape (n,)
         The targets of these rows, and how much each counts.
-    outputs : Tensor of shape (n,)
+    outputs : ndarray of shape (n,)
         The network's predictions.
 
     Returns
@@ -88,9 +90,9 @@ def network_errors(
         part.units.moments(blend(mean, variance, observed, error), variance, noise)[0]
         for error in NETWORK_ERRORS
     ]
-    squares = (torch.stack(means) - y).square()
-    alone = float((weight * (observed - part.units(y)).square()).mean())
-    return alone, (squares @ weight / len(y)).cpu().numpy()
+    squares = np.square(np.stack(means) - y)
+    alone = float((weight * np.square(observed - part.units(y))).mean())
+    return alone, squares @ weight / len(y)
 
 
 def choose_error(alone: float, blended: Float[np.ndarray, " q"]) -> float:
@@ -131,27 +133,27 @@ def fold_errors(
     link: SmoothLink, standardise: Standardisation, fold: HeldOutFold
 ) -> list[tuple[float, np.ndarray]]:
     """Return the errors on the held-out rows of a fold, for each part of the link."""
-    z, y, weight = _tensors(link, standardise, fold.held_out)
-    errors = []
+    held_out, errors = fold.held_out, []
+    z = _coordinates(link, standardise, held_out)
     for part in link.parts:
         mixture = part.mixture
         if fold.place is not None and mixture.rows is not None:
-            mean, variance = mixture.without(torch.from_numpy(fold.place).to(y.device))
+            mean, variance = mixture.without(torch.from_numpy(fold.place).to(z.device))
         else:
             if len(fold.train.y) <= mixture.n_points:
-                points, target, weights = _tensors(link, standardise, fold.train)
-                mixture = mixture.conditioned_on(Data.of(points, part.units(target), weights))
+                points = _coordinates(link, standardise, fold.train)
+                target, weight = part.units(fold.train.y), fold.train.weight
+                others = (torch.from_numpy(values).to(z) for values in (target, weight))
+                mixture = mixture.conditioned_on(Data.of(points, *others))
             mean, variance, _ = mixture(z)
-        errors.append(network_errors(part, mean, variance, y, weight, fold.outputs))
+        moments = mean.cpu().numpy(), variance.cpu().numpy()
+        outputs = fold.outputs.cpu().numpy()
+        errors.append(network_errors(part, *moments, held_out.y, held_out.weight, outputs))
     return errors
 
 
-def _tensors(
+def _coordinates(
     link: SmoothLink, standardise: Standardisation, rows: Rows
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows in the coordinates of a link, their targets and their weights."""
-    inputs, y, weight = (
-        torch.from_numpy(values).to(link.basis)
-        for values in (standardise(rows.X), rows.y, rows.weight)
-    )
-    return inputs @ link.basis, y, weight
+) -> Float[Tensor, "n h"]:
+    """Return rows in the coordinates of a link."""
+    return torch.from_numpy(standardise(rows.X)).to(link.basis) @ link.basis

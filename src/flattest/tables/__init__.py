@@ -7,6 +7,6 @@ with `decoding` and `delimited`). What each column means is learnt once, from th
 `encoding`, which turns any row into the same features ever after. `preparing` is all of this up to
 the first number, with what looks wrong (`suspicions`), without torch and for text without pandas,
 so that every fault of a file (`faults`) is said at once; `fit` goes on from there, `saved_model`
-keeps the result (in a `model_file`), and `transformer` is the encoding for people with a frame of
-their own.
+keeps the result (in a `model_file`) and predicts without torch, `saved_network` measures its
+network, and `transformer` is the encoding for people with a frame of their own.
 """

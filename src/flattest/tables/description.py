@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from flattest.figures.partial_dependence import LEAST_IMPORTANCE
-from flattest.regression.gaussian_process import Process
+from flattest.regression.prediction.average import Average
+from flattest.regression.prediction.link import LinkPart
+from flattest.regression.prediction.prior import Prior
 from flattest.regression.regressor import MultiIndexRegressor
-from flattest.regression.smooth_link import Part
 from flattest.regression.tuning import NETWORK_ERRORS
 from flattest.wording import count, number
 
@@ -88,17 +89,17 @@ def describe(regressor: MultiIndexRegressor, target: str) -> Description:
             all_matter=False,
             noises=(),
         )
-    mixture = link.mixture
-    best = mixture.processes[0]
+    average = link.parts[0].average
+    best = average.priors[0]
     words = _form(best, shown, d)
     others: dict[str, float] = {}
-    for process, share in zip(mixture.processes[1:], mixture.shares[1:], strict=True):
+    for process, share in zip(average.priors[1:], average.shares[1:], strict=True):
         name = _short(process, d, best)
         others[name] = others.get(name, 0.0) + share
     others = {name: share for name, share in others.items() if share >= _LEAST_SHARE}
     if others:
         listed = [f"{name} ({share:.0%})" for name, share in others.items()]
-        words += f" ({mixture.shares[0]:.0%}), averaged with {_and(listed)}"
+        words += f" ({average.shares[0]:.0%}), averaged with {_and(listed)}"
     names = [_target_name(part, target) for part in link.parts]
     if len(link.parts) > 1:
         names = [f"{n} ({p.share:.0%})" for n, p in zip(names, link.parts, strict=True)]
@@ -108,14 +109,14 @@ def describe(regressor: MultiIndexRegressor, target: str) -> Description:
         noise=f"Noise: {'; '.join(text for text, _ in noises)}.",
         network=_network(link.parts),
         kernel=best.shape,
-        all_matter=_of_all(mixture) >= 0.5,
+        all_matter=_of_all(average) >= 0.5,
         noises=tuple(entry for _, entry in noises),
     )
 
 
-def _of_all(mixture: Any) -> float:
+def _of_all(average: Average) -> float:
     """Return how much functions of all features count that are not linear."""
-    pairs = zip(mixture.processes, mixture.shares, strict=True)
+    pairs = zip(average.priors, average.shares, strict=True)
     counted = [s for p, s in pairs if p.free != "projection" and p.shape != "linear"]
     return float(sum(counted))
 
@@ -129,7 +130,7 @@ def _directions(regressor: MultiIndexRegressor) -> str:
     return f"{count(many, 'direction')}{more}" if many else ""
 
 
-def _form(process: Process, shown: str, d: int) -> str:
+def _form(process: Prior, shown: str, d: int) -> str:
     """Say what kind of function a process is."""
     features = _features(d)
     if process.shape == "linear":
@@ -145,7 +146,7 @@ def _form(process: Process, shown: str, d: int) -> str:
     return f"a smooth function of {shown}, {kernel}"
 
 
-def _short(process: Process, d: int, best: Process) -> str:
+def _short(process: Prior, d: int, best: Prior) -> str:
     """Say what kind of function another process of an average is."""
     kernel = KERNELS[process.shape] + " plus a linear trend" * process.trend
     if process.free != "projection":
@@ -165,13 +166,13 @@ def _features(d: int) -> str:
     return {1: "the only feature", 2: "both features"}.get(d, f"all {d} features")
 
 
-def _target_name(part: Part, target: str) -> str:
+def _target_name(part: LinkPart, target: str) -> str:
     return f"log({target})" if part.units.logarithmic else target
 
 
-def _noise(part: Part, target: str) -> tuple[str, dict[str, Any]]:
+def _noise(part: LinkPart, target: str) -> tuple[str, dict[str, Any]]:
     """Say how noisy the target is beside a part's function."""
-    share = part.mixture.noise
+    share = part.average.noise
     deviation = share**0.5 * part.units.size
     name = _target_name(part, target)
     of_all = "less than 1%" if share < 0.005 else f"{share:.0%}"
@@ -180,7 +181,7 @@ def _noise(part: Part, target: str) -> tuple[str, dict[str, Any]]:
     return text, entry
 
 
-def _network(parts: tuple[Part, ...]) -> str:
+def _network(parts: tuple[LinkPart, ...]) -> str:
     """Say whether predictions use the network."""
     used = [part for part in parts if part.network_error < NETWORK_ERRORS[-1]]
     if not used:

@@ -1,4 +1,7 @@
-"""Saved models: a fitted regression, with all it takes to predict from a table, in one file."""
+"""Saved models: a fitted regression, with all it takes to predict from a table, in one file.
+
+Nothing here needs PyTorch, which takes longer to load than to predict with.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from safetensors.torch import save as serialize
-from torch import Tensor
+from safetensors.numpy import save as serialize
 
 from flattest._version import __version__
 from flattest.files import replace_file
-from flattest.regression.predictor import Predictor, check_stored
-from flattest.regression.training_data import with_bias
+from flattest.regression.prediction.predictor import Predictor, check_stored
 from flattest.tables.encoding import Encoding
-from flattest.tables.faults import TableError
 from flattest.tables.model_file import (
     FORMAT,
     SavedModelError,
@@ -30,10 +29,6 @@ from flattest.tables.model_file import (
     stored_encoding,
 )
 from flattest.tables.texts import Table
-from flattest.two_layer.activations import Homogeneous
-from flattest.two_layer.flatness import TwoLayerFlatness
-from flattest.two_layer.measuring import measure
-from flattest.two_layer.networks import TwoLayerNet
 
 if TYPE_CHECKING:
     from flattest.regression.regressor import MultiIndexRegressor
@@ -108,30 +103,6 @@ class SavedModel:
         """
         return self.predictor.loadings(self.directions)
 
-    def inputs(self, table: Table) -> Float[Tensor, "n h"]:
-        """Return the inputs of the network for the rows of a table.
-
-        Parameters
-        ----------
-        table : TextTable or DataFrame
-            The table.
-
-        Returns
-        -------
-        Tensor of shape (n, h)
-            Standardised features, and the bias coordinate where there is one.
-
-        Raises
-        ------
-        TableError
-            If the table does not fit the encoding.
-        """
-        return self._inputs(self.encoding.features(table))
-
-    def _inputs(self, features: Float[np.ndarray, "n d"]) -> Float[Tensor, "n h"]:
-        inputs = torch.from_numpy(self.predictor.standardise(features))
-        return with_bias(inputs, self.predictor.network.n_features > inputs.shape[1])
-
     def predict(self, table: Table) -> Float[np.ndarray, " n"]:
         """Predict the target for the rows of a table.
 
@@ -183,59 +154,7 @@ class SavedModel:
                 "leave out --level."
             )
         law = self.predictor.law(features)
-        return law.moments()[0].numpy(), *law.interval(level)
-
-    def measure(self, table: Table) -> TwoLayerFlatness:
-        """Measure the flatness of the network on a table, on standardised features.
-
-        Parameters
-        ----------
-        table : TextTable or DataFrame
-            The table, with the target; rows without a value of it are left out.
-
-        Returns
-        -------
-        TwoLayerFlatness
-            The measurements; its `loss` is the network's own mean squared error, in the units of
-            the target.
-
-        Raises
-        ------
-        TableError
-            If the table does not fit the encoding.
-        """
-        target = self.encoding.target_values(table)
-        known = ~np.isnan(target)
-        features = self.encoding.features(table[known]) if known.any() else np.empty((0, 0))
-        return self.measure_encoded(features, target[known])
-
-    def measure_encoded(
-        self, features: Float[np.ndarray, "n d"], target: Float[np.ndarray, " n"]
-    ) -> TwoLayerFlatness:
-        """Do the same for rows that are encoded already.
-
-        Parameters
-        ----------
-        features : ndarray of shape (n, d)
-            As `Encoding.encode` gives them.
-        target : ndarray of shape (n,)
-            NaN for rows without a value, which are left out.
-
-        Returns
-        -------
-        TwoLayerFlatness
-            The measurements.
-
-        Raises
-        ------
-        TableError
-            If no row has a value of the target.
-        """
-        known = ~np.isnan(target)
-        if not known.any():
-            raise TableError(f"No row has a value of the target {self.encoding.target!r}.")
-        centred = torch.from_numpy(target[known] - self.predictor.standardise.intercept)
-        return measure(self.predictor.network, self._inputs(features[known]), centred)
+        return law.moments()[0], *law.interval(level)
 
     def with_target(self, target: str | None) -> SavedModel:
         """Return the same model with its target in another column of the table.
@@ -265,9 +184,9 @@ class SavedModel:
         OSError
             If the file cannot be written.
         """
-        tensors = self.predictor.tensors() | {
-            "directions": torch.from_numpy(np.ascontiguousarray(self.directions)),
-            "importances": torch.from_numpy(np.ascontiguousarray(self.importances)),
+        arrays = self.predictor.arrays() | {
+            "directions": np.ascontiguousarray(self.directions),
+            "importances": np.ascontiguousarray(self.importances),
         }
         metadata = {
             "format": FORMAT,
@@ -275,7 +194,7 @@ class SavedModel:
             "encoding": json.dumps(self.encoding.to_dict()),
             "flattest_version": self.fitted_with,
         }
-        replace_file(Path(path), serialize(tensors, metadata=metadata))
+        replace_file(Path(path), serialize(arrays, metadata=metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SavedModel:
@@ -297,29 +216,23 @@ class SavedModel:
             If there is no such file, or it is truncated, damaged or of another kind.
         """
         source = find_model(path)
-        with readable(source), safe_open(source, framework="pt") as file:
+        with readable(source), safe_open(source, framework="np") as file:
             return cls._read(file.get_tensor, file.metadata() or {})
 
     @classmethod
-    def _read(cls, tensor: Callable[[str], Tensor], metadata: dict[str, str]) -> SavedModel:
+    def _read(cls, array: Callable[[str], np.ndarray], metadata: dict[str, str]) -> SavedModel:
         encoding = stored_encoding(metadata)
-        description = json.loads(metadata["predictor"])
-        network = TwoLayerNet(
-            tensor("network.weights"),
-            tensor("network.coefficients"),
-            Homogeneous.from_dict(description["activation"]),
-        )
-        predictor = Predictor.of(description, network, tensor)
+        predictor = Predictor.of(json.loads(metadata["predictor"]), array)
         d, fitted = len(encoding.feature_names), len(predictor.standardise.mean)
         if fitted != d:
             raise ValueError(f"it was fitted to {fitted} features, but encodes {d}")
-        directions, importances = tensor("directions"), tensor("importances")
+        directions, importances = array("directions"), array("importances")
         check_stored("directions", directions, (len(directions), d))
         check_stored("importances", importances, (len(directions),))
         return cls(
             predictor=predictor,
             encoding=encoding,
-            directions=directions.numpy(),
-            importances=importances.numpy(),
+            directions=directions,
+            importances=importances,
             fitted_with=metadata["flattest_version"],
         )

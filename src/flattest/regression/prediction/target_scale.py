@@ -6,9 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from flattest.regression.tuning import BELIEVED_BEYOND_TARGETS
 
@@ -52,9 +50,9 @@ class TargetScale(NamedTuple):
         """Return the same units with the range of other training targets."""
         return self._replace(least=float(y.min()), most=float(y.max()))
 
-    def __call__(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def __call__(self, y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Return targets in these units."""
-        values = y.clamp_min(self.least).log() if self.logarithmic else y
+        values = np.log(np.maximum(y, self.least)) if self.logarithmic else y
         return (values - self.centre) / self.size
 
     def log_slope(self, y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -62,8 +60,8 @@ class TargetScale(NamedTuple):
         return -np.log(self.size) - (np.log(y) if self.logarithmic else np.zeros_like(y))
 
     def moments(
-        self, mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], noise: float
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        self, mean: Float[np.ndarray, " n"], variance: Float[np.ndarray, " n"], noise: float
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         r"""Turn mean and variance of a function in these units, and noise, into those of targets.
 
         Linear units only scale them. A target whose logarithm is normal with mean ``m`` and noise
@@ -80,12 +78,13 @@ class TargetScale(NamedTuple):
         m, v = self.unscaled(mean, variance, noise)
         if not self.logarithmic:
             return m, v
-        middle = torch.exp(m + self.size**2 * noise / 2)
-        return middle, v.expm1() * middle**2
+        with np.errstate(over="ignore"):  # a variance may be infinite
+            middle = np.exp(m + self.size**2 * noise / 2)
+            return middle, np.expm1(v) * middle**2
 
     def unscaled(
-        self, mean: Float[Tensor, " n"], variance: Float[Tensor, " n"], noise: float
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        self, mean: Float[np.ndarray, " n"], variance: Float[np.ndarray, " n"], noise: float
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Return mean and variance, noise included, of targets or of their logarithms.
 
         The mean of a logarithm is lowered to where that of the target is believed.
@@ -93,7 +92,7 @@ class TargetScale(NamedTuple):
         m, w = self.centre + self.size * mean, self.size**2 * noise
         if self.logarithmic:
             highest = self.most + BELIEVED_BEYOND_TARGETS * (self.most - self.least)
-            m = m.clamp_max(math.log(highest) - w / 2)
+            m = np.minimum(m, math.log(highest) - w / 2)
         return m, self.size**2 * variance + w
 
 
