@@ -87,3 +87,21 @@ def test_large_targets_of_rows_that_stand_alone_are_no_outliers(seed):
     y = size**0.95 * prices[:, 0] ** 0.5 * noise - 2
     model = _fit(np.column_stack([size, prices]), y)
     assert not model.outliers_.any()
+
+
+# Directions found with these outliers keep one of them.
+@pytest.mark.parametrize("seed", [5, 16])
+def test_two_far_outliers_of_two_hundred_rows(seed):
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((8, 8)))[0][:, :2]
+    X = rng.standard_normal((1200, 8))
+    truth = np.sin(2 * X @ Q[:, 0]) + X @ Q[:, 1]
+    y = (truth + 0.1 * rng.standard_normal(1200))[:200]
+    rows = rng.choice(200, 2, replace=False)
+    y[rows] += 50
+    options = {"width": 40, "cv": 3, "strengths": [3e-3, 3e-2], "random_state": 5}
+    with pytest.warns(UserWarning, match="2 of 200 targets"):
+        model = ft.MultiIndexRegressor(**options).fit(X[:200], y)
+    assert model.outliers_.sum() == 2
+    assert model.outliers_[rows].all()
+    assert model.score(X[200:], truth[200:]) > 0.95

@@ -31,6 +31,15 @@ def test_at_first_nothing_is_suspected_but_what_is_extreme() -> None:
     assert [np.flatnonzero(s.outliers).tolist() for s in _all(Schedule(extreme))] == [[], [3, 5]]
 
 
+def test_what_is_extreme_is_searched_without_unless_targets_are_skewed() -> None:
+    extreme = Y.copy()
+    extreme[[3, 5]] = -200.0
+    assert [s.thorough for s in _all(Schedule(extreme))] == [False, True]
+    tail = np.exp(np.append(Y[:-2], [2.0, 18.0]))
+    expected = [(False, False), (True, False), (False, False), (True, True)]
+    assert [(s.outliers.any(), s.thorough) for s in _all(Schedule(tail))] == expected
+
+
 def test_skewed_targets_are_tried_as_logarithms_too() -> None:
     assert [s.logarithmic for s in _all(Schedule(np.exp(Y)))] == [False, True]
     assert not any(s.logarithmic for s in _all(Schedule(-np.exp(Y))))

@@ -24,6 +24,8 @@ from flattest.regression.mixture import contenders, kind
 from flattest.regression.process_fit import fit_process
 from flattest.regression.refits import judged_on_held_out_rows
 from flattest.regression.tuning import (
+    CARE_NATS,
+    CARE_NATS_PER_ROW,
     COMPARED_DIRECTIONS,
     EXACT_ROWS,
     FEWEST_START_ROWS,
@@ -32,12 +34,13 @@ from flattest.regression.tuning import (
     FINE,
     LAST,
     LENGTHS_TO_THE_END,
+    MORE_NATS,
+    MORE_NATS_PER_ROW,
     MOST_DIRECTIONS,
     MOST_FITTED_AGAIN,
     MOST_POLISHED,
     MOST_START_ROWS,
     NEAR_NATS,
-    NEAR_WITH_MORE_NATS,
     NEARLY_NATS,
     OTHER_SHAPES,
     PASSING,
@@ -210,12 +213,8 @@ def _other_kernels(data: Data, allowed: list[Process], rng: np.random.Generator)
     # Of candidates as good as tied the simplest: variants of others may hide that it suffices.
     first = _simplest(allowed)
     others = sorted((p for p in allowed if p is not first), key=_score, reverse=True)
-    tried = [first]
-    for i, process in enumerate(others):
-        more = process.n_directions > first.n_directions
-        if i == 0 or process.n_directions == 1:
-            near = NEAR_WITH_MORE_NATS if more else NEAR_NATS / 2
-            tried += [process] if _is_near(process, first, data, near) else []
+    likely = [p for i, p in enumerate(others) if i == 0 or p.n_directions == 1]
+    tried = [first, *(p for p in likely if _may_win(p, first, data))]
     return [variant for process in tried for variant in _variants(data, process, first, rng)]
 
 
@@ -260,9 +259,23 @@ def _simplest(processes: list[Process]) -> Process:
     return min(tied, key=lambda p: (1 if p.shape == "linear" else p.n_directions, -p.score))
 
 
-def _is_near(process: Process, better: Process, data: Data, near: float = NEAR_NATS) -> bool:
+def _is_near(process: Process, better: Process, data: Data) -> bool:
     """Tell whether another kernel might reverse the order of two processes."""
-    return process.score > better.score - near * data.y.numel()
+    return process.score > better.score - NEAR_NATS * data.y.numel()
+
+
+def _may_win(process: Process, better: Process, data: Data) -> bool:
+    """Tell the same of processes that were fitted with care, if the other one is varied too."""
+    per_row, nats = NEAR_NATS / 2, math.inf
+    if process.n_directions > better.n_directions:
+        nats = max(MORE_NATS, MORE_NATS_PER_ROW * data.y.numel())
+    return process.score > better.score - min(per_row * data.y.numel(), nats)
+
+
+def _is_worth_care(process: Process, best: Process, data: Data) -> bool:
+    """Tell whether a process that was fitted roughly may come near the best one."""
+    nats = max(CARE_NATS, CARE_NATS_PER_ROW * data.y.numel())
+    return _is_near(process, best, data) and process.score > best.score - nats
 
 
 def _best_chain(
@@ -333,7 +346,7 @@ def _descend(data: Data, chain: list[Process], k: int | None, few: Data) -> list
 def _fit(data: Data, start: Process, best: Process | None) -> Process:
     """Fit a process roughly, and with care where that comes near the best."""
     process = fit_process(data, start, ROUGH)
-    if best is None or _is_near(process, best, data, NEAR_NATS / 2):
+    if best is None or _is_worth_care(process, best, data):
         process = fit_process(data, process, FINE)
     return process
 

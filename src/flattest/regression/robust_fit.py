@@ -72,10 +72,13 @@ class Schedule:
 
     def __init__(self, y: Float[np.ndarray, " n"]) -> None:
         self._waiting: list[Suspicion] = []
-        for logarithmic in (False, True) if may_be_logarithmic(y) else (False,):
+        skewed = may_be_logarithmic(y)
+        for logarithmic in (False, True) if skewed else (False,):
             extreme = outliers.extreme(np.log(y) if logarithmic else y)
-            for rows in (np.zeros_like(extreme), extreme):
-                self._waiting.append(Suspicion(np.inf, logarithmic, rows))
+            self._waiting.append(Suspicion(np.inf, logarithmic, np.zeros_like(extreme)))
+            # Directions found with such targets may be theirs; but skewed ones have a long tail.
+            thorough = logarithmic or not skewed
+            self._waiting.append(Suspicion(np.inf, logarithmic, extreme, thorough))
         self._tried: list[tuple[bool, bytes]] = []
 
     def __len__(self) -> int:

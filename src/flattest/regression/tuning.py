@@ -66,10 +66,12 @@ SAME_END_NATS, SAME_END_COSINE = 0.1, 0.85
 """Nats per row by which two starts may differ that have come to the same end, and the least cosine
 between their average gradient outer products."""
 NEAR_NATS = 0.1
-"""Nats per row within which a worse candidate may still win with another kernel. Of one candidate,
-half of that is more than a careful fit has gained on a rough one, or one kernel on another."""
-NEAR_WITH_MORE_NATS = 0.02
-"""The same for a candidate of more directions than the best one: it gains less by other kernels."""
+"""Nats per row within which a worse candidate may still win with another kernel; half of it, where
+both were fitted with care and the other one is tried with more kernels too."""
+MORE_NATS, MORE_NATS_PER_ROW = 10.0, 0.02
+"""Nats, of all rows or per row, within which one of more directions may win so."""
+CARE_NATS, CARE_NATS_PER_ROW = 25.0, 0.05
+"""Nats, of all rows or per row, by which a careful fit may be better than a rough one."""
 NEARLY_NATS = 5.0
 """Nats, of all rows, within which a candidate may win once its lengths are fitted to the end."""
 TIED_NATS = 1.0
