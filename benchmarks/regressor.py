@@ -72,10 +72,17 @@ def main() -> None:
     parser.add_argument("--kind", choices=kinds, action="append", help="all by default")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--any-code", action="store_true", help="take what older code has left")
+    parser.add_argument("--missing", action="store_true", help="fit what the results lack only")
     parser.add_argument("--store", type=Path, default=RESULTS / "regressor.sqlite")
     parser.add_argument("--out", type=Path, default=RESULTS / "regressor.json")
     options = parser.parse_args()
-    wanted = list(trials(options.learner or known, options.kind or kinds))
+    stored = json.loads(options.out.read_text("utf-8"))["results"] if options.out.exists() else []
+    have = {_place(record) for record in stored} if options.missing else set()
+    wanted = [
+        trial
+        for trial in trials(options.learner or known, options.kind or kinds)
+        if _place({**trial.settings, "seed": trial.seed}) not in have
+    ]
     columns = MofNCompleteColumn(), TextColumn("fits, time left"), TimeRemainingColumn()
     with Store(options.store) as store, Progress(*columns) as bar:
         task = bar.add_task("", total=len(wanted))
@@ -89,10 +96,8 @@ def main() -> None:
         if summary.interrupted:
             raise SystemExit("Interrupted; run it again to go on.")
         found = records(wanted, store, options.any_code)
-    known_before = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
     done = {_place(record) for record in found}
-    kept = [record for record in known_before.get("results", ()) if _place(record) not in done]
-    write(options.out, kept + found)
+    write(options.out, [record for record in stored if _place(record) not in done] + found)
 
 
 def _place(record: dict[str, Any]) -> tuple[Any, ...]:
