@@ -264,12 +264,12 @@ def _is_near(process: Process, better: Process, data: Data) -> bool:
     return process.score > better.score - NEAR_NATS * data.y.numel()
 
 
-def _may_win(process: Process, better: Process, data: Data) -> bool:
-    """Tell the same of processes that were fitted with care, if the other one is varied too."""
-    per_row, nats = NEAR_NATS / 2, math.inf
-    if process.n_directions > better.n_directions:
-        nats = max(MORE_NATS, MORE_NATS_PER_ROW * data.y.numel())
-    return process.score > better.score - min(per_row * data.y.numel(), nats)
+def _may_win(process: Process, first: Process, data: Data) -> bool:
+    """Tell whether another kernel might reverse the order of two that are both given others."""
+    nats = NEAR_NATS / 2 * data.y.numel()
+    if process.n_directions > first.n_directions:
+        nats = min(nats, max(MORE_NATS, MORE_NATS_PER_ROW * data.y.numel()))
+    return process.score > first.score - nats
 
 
 def _is_worth_care(process: Process, best: Process, data: Data) -> bool:
