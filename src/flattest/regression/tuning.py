@@ -82,9 +82,9 @@ SEARCH_ROWS, SEARCH_BLOCK = 1000, 500
 """Rows of the search, and of a block of them: factorisations cost the cube of the block."""
 FINAL_ROWS, FINAL_BLOCK, EXACT_ROWS = 4000, 500, 1000
 """Rows of the last fit, of its blocks, and up to which it is done in one block."""
-PASSING = Effort(max_iter=15, tol=5e-4, single=5e-3, part=200)
+PASSING = Effort(max_iter=15, tol=5e-4, single=5e-3, part=250)
 """On the way to fewer directions, where rows are plenty."""
-ROUGH = Effort(max_iter=25, tol=5e-4, single=5e-3, part=200)
+ROUGH = Effort(max_iter=25, tol=5e-4, single=5e-3, part=250)
 """To see whether a candidate is worth more."""
 FINE = Effort(max_iter=60, tol=1e-4, single=2e-2)
 """For candidates near the best one."""
