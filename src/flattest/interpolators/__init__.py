@@ -195,7 +195,7 @@ def interpolate(
     if missed and status in (Status.CONVERGED, Status.NOT_FLATTEST):
         status = Status.NOT_INTERPOLATING
     if status is not Status.CONVERGED:
-        # scikit-learn takes long to import, and who only predicts comes through here too.
+        # scikit-learn takes long to import, and most runs converge.
         from sklearn.exceptions import ConvergenceWarning
 
         warnings.warn(f"{method}: {status.value}", ConvergenceWarning, stacklevel=2)

@@ -8,17 +8,18 @@ targets depend, and predicts from them by Gaussian processes. In order:
 2. **The schedule of fits** (`robust_fit`, `prediction.target_scale`, `outliers`). Stages 3 to 5 are
    run on the targets, and on their logarithms where these are positive and less skewed as such.
    Each fit is judged by how well it predicts every row from the others; rows far from that are left
-   out of the next fit, and put back where a fit without them predicts them. The first fit and the
-   best one search; others start from what the best so far compared.
+   out of the next fit, and put back where a fit without them predicts them. The first fit, the one
+   without targets far from the median and the best one search; others start from what the best so
+   far compared.
 3. **Starts** (`starts`). Guesses at the directions: what small networks (`regularisation_path`) and
    coarse processes of all features vary along, re-weighted by that and fitted again.
 4. **The search** (`projection_search`). From a start with a few directions more than are needed, a
    process is fitted whose marginal likelihood is maximised over the directions as over all other
-   parameters (`gaussian_process`, `kernels`, `evidence`, `process_fit`, `denormals`); the direction
-   without which the evidence is highest is dropped, and so on. Linear functions, functions of all
-   features, other kernels, sums of functions of one direction each and a trend compete by the
-   evidence, averaged over the errors of the directions (`occam`), and few rows also by how they are
-   predicted by fits without them (`refits`).
+   parameters (`gaussian_process`, `kernels`, `cholesky`, `evidence`, `process_fit`, `denormals`);
+   the direction without which the evidence is highest is dropped, and so on. Linear functions,
+   functions of all features, other kernels, sums of functions of one direction each and a trend
+   compete by the evidence, averaged over the errors of the directions (`occam`), and few rows also
+   by how they are predicted by fits without them (`refits`).
 5. **Averages** (`mixture`). Processes that may be as good as the best one count in the predictions,
    by how sure the difference is. With the units of the features and the targets, and the limits
    beyond which it is not followed (`prediction.limits`), the average is the link (`smooth_link`).

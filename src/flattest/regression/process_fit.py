@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.optimize import Bounds, minimize
 
 from flattest.regression.evidence import evidence_and_slopes
 from flattest.regression.gaussian_process import Data, Process
@@ -67,9 +68,6 @@ def _climb(
     data: Data, start: Process, effort: Effort, *, only_lengths: bool, least_noise: float = 0.0
 ) -> Process:
     """Maximise from a start, in the precision of the data."""
-    # Who only predicts comes through this file too, and need not wait for the import.
-    from scipy.optimize import Bounds, minimize
-
     base, k, q = start.projection, start.n_directions, len(start.variances)
     free = start.free == "projection" and not only_lengths
     # The projection is a matrix times a scale, or one for each of its columns. Where the matrix is

@@ -8,9 +8,10 @@ does so, once the link is handed over to it as arrays.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,9 +32,6 @@ from flattest.regression.training_data import TrainingData
 from flattest.regression.tuning import NETWORK_ERRORS
 from flattest.regression.variation import Variation
 from flattest.threads import one_thread
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _FITTED = {"projection": "directions", "lengths": "lengths", "scale": "scale"}
 
@@ -280,8 +278,6 @@ def _variation(mixture: Mixture, data: TrainingData) -> Variation:
 
 def tabulated(processes: list[Process]) -> pd.DataFrame:
     """Tabulate processes as `MultiIndexRegressor.candidates_` shows them."""
-    import pandas as pd  # who only predicts has no use for it
-
     return pd.DataFrame(
         {
             "n_directions": [process.n_directions for process in processes],

@@ -15,7 +15,7 @@ from flattest.two_layer.measuring import measure
 from flattest.two_layer.networks import TwoLayerNet
 
 
-def network_of(model: SavedModel) -> TwoLayerNet:
+def saved_net(model: SavedModel) -> TwoLayerNet:
     """Return the network of a model.
 
     Parameters
@@ -61,7 +61,7 @@ def measure_saved(
     known = ~np.isnan(target)
     if not known.any():
         raise TableError(f"No row has a value of the target {model.encoding.target!r}.")
-    net, standardise = network_of(model), model.predictor.standardise
+    net, standardise = saved_net(model), model.predictor.standardise
     inputs = torch.from_numpy(standardise(features[known]))
     inputs = with_bias(inputs, net.n_features > inputs.shape[1])
     return measure(net, inputs, torch.from_numpy(target[known] - standardise.intercept))

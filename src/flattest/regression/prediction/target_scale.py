@@ -100,7 +100,7 @@ def may_be_logarithmic(y: Float[np.ndarray, " n"]) -> bool:
     """Tell whether logarithms are worth a try: targets are positive, and less skewed as such."""
     if len(y) < 3 or y.min() <= 0 or np.ptp(y) == 0:
         return False
-    # It takes a second to import, and who only predicts has no use for it.
+    # It takes a second to import, and predictions have no use for it.
     from scipy.stats import skew
 
     return abs(float(skew(np.log(y)))) < abs(float(skew(y)))
